@@ -96,9 +96,7 @@ class FrameError(AlphaPulseError):
     book : whether the lost content may have been a change of that symbol's book
     """
 
-    def __init__(
-        self, venue: str, symbol: str | None, problem: str, *, book: bool = False
-    ) -> None:
+    def __init__(self, venue: str, symbol: str | None, problem: str, *, book: bool = False) -> None:
         super().__init__(f"{venue} {symbol or '(symbol unknown)'}: {problem}")
         self.venue = venue
         self.symbol = symbol

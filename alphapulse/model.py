@@ -320,12 +320,5 @@ class Overrun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Event = (
-    InstrumentDefined
-    | BookSnapshot
-    | BookDelta
-    | Trade
-    | StateChange
-    | Gap
-    | Heartbeat
-    | Overrun
+    InstrumentDefined | BookSnapshot | BookDelta | Trade | StateChange | Gap | Heartbeat | Overrun
 )
