@@ -5,7 +5,11 @@ AlphaPulseError
 ├── FixedPointError          decimal text that no scaled int64 can hold exactly
 │   ├── DecimalSyntaxError   the text is no finite decimal number
 │   ├── PrecisionError       more digits after the point than the exponent allows
-│   └── RangeError           beyond int64 at this exponent, or negative where that makes no sense
+│   ├── RangeError           beyond int64 at this exponent, or negative where that makes no sense
+│   └── LevelSyntaxError     a list of price levels that isn't what its layout promises
+├── BookError                a book that can't go on from here; it needs a snapshot
+│   ├── ChecksumMismatch     the venue's checksum isn't that of the book
+│   └── CrossedBook          the best bid isn't below the best ask
 ├── FrameError               a venue sent something that can't be used
 ├── SymbolError              a symbol that no instrument of the venue bears
 ├── CaptureError             a file that is no capture, or a line of it that is none
@@ -24,6 +28,8 @@ AlphaPulseError
 """
 
 from __future__ import annotations
+
+from decimal import Decimal
 
 
 class AlphaPulseError(Exception):
@@ -73,16 +79,56 @@ class PrecisionError(FixedPointError):
     value : the offending text
     needed : the exponent that would hold it
     allowed : the exponent that was asked for
+    field : ``"price"`` or ``"size"`` where a level was read, so that the right exponent can be
+        raised; else None
     """
 
-    def __init__(self, value: str, needed: int, allowed: int) -> None:
+    def __init__(self, value: str, needed: int, allowed: int, field: str | None = None) -> None:
         super().__init__(value, f"needs {needed} decimal places, the instrument has {allowed}")
         self.needed = needed
         self.allowed = allowed
+        self.field = field
 
 
 class RangeError(FixedPointError):
     """The value doesn't fit int64 at this exponent, or is negative where that makes no sense."""
+
+
+class LevelSyntaxError(FixedPointError):
+    """A list of price levels that isn't the JSON that its layout promises."""
+
+
+class BookError(AlphaPulseError):
+    """A book that can't go on from here: it has no snapshot, missed a change or was found wrong."""
+
+
+class ChecksumMismatch(BookError):
+    """The venue's checksum isn't that of the book.
+
+    Parameters
+    ----------
+    expected : as the venue sent it
+    computed : of the book after the frame
+    """
+
+    def __init__(self, expected: int, computed: int) -> None:
+        super().__init__(f"the venue's checksum is {expected}, the book's {computed}")
+        self.expected = expected
+        self.computed = computed
+
+
+class CrossedBook(BookError):
+    """The best bid isn't below the best ask.
+
+    Parameters
+    ----------
+    bid, ask : the best prices
+    """
+
+    def __init__(self, bid: Decimal, ask: Decimal) -> None:
+        super().__init__(f"best bid {bid:f} is not below best ask {ask:f}")
+        self.bid = bid
+        self.ask = ask
 
 
 class FrameError(AlphaPulseError):

@@ -1,0 +1,655 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+# cython: initializedcheck=False
+"""Price levels straight from a venue's JSON into a native array, without an object per level.
+
+The scanner accepts exactly JSON (bytes above 0x7f in strings are passed over unread), reads every
+byte at most twice and none beyond the end. Numbers follow the rule of `alphapulse.fixed`.
+"""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcmp
+
+from alphapulse.errors import DecimalSyntaxError, LevelSyntaxError, PrecisionError, RangeError
+
+MAX_LEVELS = 2_000_000
+
+cdef enum:
+    STAGE_LIMIT = 2_000_000
+    # A stage larger than this many levels (1.5 MiB) gives its memory back when cleared.
+    KEPT_LEVELS = 65_536
+    MAX_NESTING = 64
+    MAX_NUMBER_LENGTH = 1024
+    MAX_SIGNIFICANT = 19
+
+cdef enum Problem:
+    OK = 0
+    BAD_STRUCTURE
+    BAD_DECIMAL
+    TOO_PRECISE
+    TOO_LARGE
+    NEGATIVE
+    NOT_POSITIVE
+    NO_MEMORY
+    TOO_MANY
+
+cdef enum SpanKind:
+    ABSENT = 0
+    NUMBER
+    STRING
+    OTHER
+
+
+cdef struct Span:
+    const unsigned char* start
+    Py_ssize_t length
+    SpanKind kind
+
+
+cdef struct Scan:
+    const unsigned char* at
+    const unsigned char* end
+    # What went wrong, filled in before a function returns a problem.
+    Span culprit
+    const char* why
+    const char* field
+    int needed
+    int allowed
+
+
+cdef struct LevelSpans:
+    Span side
+    Span price
+    Span size
+
+
+cdef uint64_t[20] POWERS
+POWERS[0] = 1
+for _i in range(1, 20):
+    POWERS[_i] = POWERS[_i - 1] * 10
+
+cdef const char* PRICE_FIELD = b"price"
+cdef const char* SIZE_FIELD = b"size"
+cdef uint64_t INT64_LARGEST = 0x7FFFFFFFFFFFFFFF
+
+
+cdef inline void skip_space(Scan* scan) noexcept nogil:
+    while scan.at < scan.end and (
+        scan.at[0] == c" " or scan.at[0] == c"\n" or scan.at[0] == c"\r" or scan.at[0] == c"\t"
+    ):
+        scan.at += 1
+
+
+cdef Problem malformed(Scan* scan, const char* why) noexcept nogil:
+    """The JSON is wrong at the current position."""
+    scan.culprit.start = scan.at
+    scan.culprit.length = scan.end - scan.at
+    scan.why = why
+    return BAD_STRUCTURE
+
+
+cdef inline Problem expect(Scan* scan, unsigned char character, const char* why) noexcept nogil:
+    skip_space(scan)
+    if scan.at == scan.end or scan.at[0] != character:
+        return malformed(scan, why)
+    scan.at += 1
+    return OK
+
+
+cdef inline bint is_hex(unsigned char c) noexcept nogil:
+    return c"0" <= c <= c"9" or c"a" <= c <= c"f" or c"A" <= c <= c"F"
+
+
+cdef Problem scan_escape(Scan* scan) noexcept nogil:
+    """From a backslash to after its escape."""
+    cdef int i
+    if scan.end - scan.at < 2:
+        return malformed(scan, b"a string is cut off")
+    if scan.at[1] == c"u":
+        if scan.end - scan.at < 6:
+            return malformed(scan, b"a string is cut off")
+        for i in range(2, 6):
+            if not is_hex(scan.at[i]):
+                return malformed(scan, b"is no escape")
+        scan.at += 6
+        return OK
+    if scan.at[1] in (c'"', c"\\", c"/", c"b", c"f", c"n", c"r", c"t"):
+        scan.at += 2
+        return OK
+    return malformed(scan, b"is no escape")
+
+
+cdef Problem scan_string(Scan* scan, Span* span) noexcept nogil:
+    """From an opening quote to after the closing one; the span leaves both out."""
+    scan.at += 1
+    span.start = scan.at
+    span.kind = STRING
+    while scan.at < scan.end:
+        if scan.at[0] == c'"':
+            span.length = scan.at - span.start
+            scan.at += 1
+            return OK
+        if scan.at[0] == c"\\":
+            if scan_escape(scan) != OK:
+                return BAD_STRUCTURE
+        elif scan.at[0] < 0x20:
+            return malformed(scan, b"is a control character in a string")
+        else:
+            scan.at += 1
+    return malformed(scan, b"a string is cut off")
+
+
+cdef inline bint is_digit(const unsigned char* at, const unsigned char* end) noexcept nogil:
+    return at < end and c"0" <= at[0] <= c"9"
+
+
+cdef bint is_json_number(const unsigned char* at, const unsigned char* end) noexcept nogil:
+    if at < end and at[0] == c"-":
+        at += 1
+    if not is_digit(at, end):
+        return False
+    if at[0] == c"0":
+        at += 1
+    else:
+        while is_digit(at, end):
+            at += 1
+    if at < end and at[0] == c".":
+        at += 1
+        if not is_digit(at, end):
+            return False
+        while is_digit(at, end):
+            at += 1
+    if at < end and (at[0] == c"e" or at[0] == c"E"):
+        at += 1
+        if at < end and (at[0] == c"+" or at[0] == c"-"):
+            at += 1
+        if not is_digit(at, end):
+            return False
+        while is_digit(at, end):
+            at += 1
+    return at == end
+
+
+cdef inline bint in_bare_token(unsigned char c) noexcept nogil:
+    return (
+        c"0" <= c <= c"9" or c"a" <= c <= c"z" or c"A" <= c <= c"Z"
+        or c == c"." or c == c"-" or c == c"+" or c == c"_"
+    )
+
+
+cdef bint is_literal(const Span* span) noexcept nogil:
+    if span.length == 4:
+        return memcmp(span.start, b"true", 4) == 0 or memcmp(span.start, b"null", 4) == 0
+    return span.length == 5 and memcmp(span.start, b"false", 5) == 0
+
+
+cdef Problem scan_bare(Scan* scan, Span* span) noexcept nogil:
+    """A number, ``true``, ``false`` or ``null``."""
+    span.start = scan.at
+    while scan.at < scan.end and in_bare_token(scan.at[0]):
+        scan.at += 1
+    span.length = scan.at - span.start
+    if span.length == 0:
+        return malformed(scan, b"is no JSON value")
+    if is_json_number(span.start, scan.at):
+        span.kind = NUMBER
+        return OK
+    if is_literal(span):
+        span.kind = OTHER
+        return OK
+    scan.culprit = span[0]
+    return BAD_DECIMAL
+
+
+cdef Problem scan_nested(Scan* scan, int nesting) noexcept nogil:
+    """A list or an object whose content doesn't matter."""
+    cdef bint keyed = scan.at[0] == c"{"
+    cdef unsigned char close = c"}" if keyed else c"]"
+    cdef Span ignored
+    cdef Problem problem
+    if nesting >= MAX_NESTING:
+        return malformed(scan, b"is nested too deeply")
+    scan.at += 1
+    skip_space(scan)
+    if scan.at < scan.end and scan.at[0] == close:
+        scan.at += 1
+        return OK
+    while True:
+        if keyed:
+            problem = scan_key(scan, &ignored)
+            if problem != OK:
+                return problem
+        problem = scan_value(scan, &ignored, nesting + 1)
+        if problem != OK:
+            return problem
+        skip_space(scan)
+        if scan.at < scan.end and scan.at[0] == close:
+            scan.at += 1
+            return OK
+        if expect(scan, c",", b"expected a comma or the end of a list or object") != OK:
+            return BAD_STRUCTURE
+
+
+cdef Problem scan_key(Scan* scan, Span* key) noexcept nogil:
+    """An object's key and the colon after it."""
+    skip_space(scan)
+    if scan.at == scan.end or scan.at[0] != c'"':
+        return malformed(scan, b"expected a key")
+    if scan_string(scan, key) != OK:
+        return BAD_STRUCTURE
+    return expect(scan, c":", b"expected a colon")
+
+
+cdef Problem scan_value(Scan* scan, Span* span, int nesting) noexcept nogil:
+    """Any JSON value."""
+    cdef Problem problem
+    skip_space(scan)
+    if scan.at == scan.end:
+        return malformed(scan, b"the list is cut off")
+    if scan.at[0] == c'"':
+        return scan_string(scan, span)
+    if scan.at[0] == c"[" or scan.at[0] == c"{":
+        span.start = scan.at
+        span.kind = OTHER
+        problem = scan_nested(scan, nesting)
+        span.length = scan.at - span.start
+        return problem
+    return scan_bare(scan, span)
+
+
+cdef Problem read_exponent(const unsigned char* at, const unsigned char* end,
+                           int* exponent) noexcept nogil:
+    """What follows the ``e``: a sign or none, one to four digits, nothing else."""
+    cdef bint negative = False
+    cdef int value = 0
+    if at < end and (at[0] == c"+" or at[0] == c"-"):
+        negative = at[0] == c"-"
+        at += 1
+    if not 1 <= end - at <= 4:
+        return BAD_DECIMAL
+    while at < end:
+        if not is_digit(at, end):
+            return BAD_DECIMAL
+        value = value * 10 + (at[0] - c"0")
+        at += 1
+    exponent[0] = -value if negative else value
+    return OK
+
+
+cdef Problem read_decimal(const unsigned char* at, Py_ssize_t length, int exponent,
+                          int64_t* value, int* needed) noexcept nogil:
+    """Scaled integer of a decimal text that must not be negative."""
+    cdef const unsigned char* end = at + length
+    cdef bint negative = False, point = False
+    # `mantissa` holds the first 19 significant digits of `significant`; `zeros` end the text.
+    cdef uint64_t mantissa = 0
+    cdef int digits = 0, significant = 0, zeros = 0, places = 0, power = 0, shift
+    cdef unsigned char digit
+    if length > MAX_NUMBER_LENGTH:
+        return BAD_DECIMAL
+    if at < end and (at[0] == c"-" or at[0] == c"+"):
+        negative = at[0] == c"-"
+        at += 1
+    while at < end:
+        digit = at[0] - c"0"
+        if digit <= 9:
+            digits += 1
+            places += point
+            zeros = 0 if digit else zeros + 1
+            if mantissa or digit:
+                significant += 1
+                if significant <= MAX_SIGNIFICANT:
+                    mantissa = mantissa * 10 + digit
+        elif at[0] == c"." and not point:
+            point = True
+        else:
+            break
+        at += 1
+    if digits == 0:
+        return BAD_DECIMAL
+    if at < end:
+        if at[0] != c"e" and at[0] != c"E":
+            return BAD_DECIMAL
+        if read_exponent(at + 1, end, &power) != OK:
+            return BAD_DECIMAL
+    if mantissa == 0:
+        value[0] = 0
+        return OK
+    shift = exponent - places + power
+    if shift < 0 or shift > 18 or significant > MAX_SIGNIFICANT:
+        # Leave out the zeros that end the text, then it may fit after all.
+        shift += zeros
+        if shift < 0:
+            needed[0] = exponent - shift
+            return TOO_PRECISE
+        significant -= zeros
+        if significant > MAX_SIGNIFICANT:
+            return TOO_LARGE
+        mantissa //= POWERS[min(significant + zeros, MAX_SIGNIFICANT) - significant]
+        if shift > 18:
+            return TOO_LARGE
+    if mantissa > INT64_LARGEST // POWERS[shift]:
+        return TOO_LARGE
+    if negative:
+        return NEGATIVE
+    value[0] = <int64_t>(mantissa * POWERS[shift])
+    return OK
+
+
+cdef Problem read_number(Scan* scan, Span* span, int exponent, const char* field,
+                         int64_t* value) noexcept nogil:
+    cdef Problem problem = BAD_DECIMAL
+    if span.kind == STRING or span.kind == NUMBER:
+        problem = read_decimal(span.start, span.length, exponent, value, &scan.needed)
+    if problem != OK:
+        scan.culprit = span[0]
+        scan.field = field
+        scan.allowed = exponent
+    return problem
+
+
+cdef inline bint matches(const Span* span, const Name* name) noexcept nogil:
+    return span.length == name.length and memcmp(span.start, name.text, name.length) == 0
+
+
+cdef Problem scan_list_level(Scan* scan, bint sided, LevelSpans* level) noexcept nogil:
+    """``["buy", "29430.2", "0.5", ...]``, with or without the side."""
+    cdef Span ignored
+    cdef Span* into
+    cdef Problem problem
+    cdef int element = 0 if sided else 1
+    if expect(scan, c"[", b"expected a level as a list") != OK:
+        return BAD_STRUCTURE
+    while True:
+        into = &ignored
+        if element == 0:
+            into = &level.side
+        elif element == 1:
+            into = &level.price
+        elif element == 2:
+            into = &level.size
+        problem = scan_value(scan, into, 2)
+        if problem != OK:
+            return problem
+        element = min(element + 1, 3)
+        skip_space(scan)
+        if scan.at < scan.end and scan.at[0] == c"]" and element == 3:
+            scan.at += 1
+            return OK
+        if expect(scan, c",", b"expected a comma in a level") != OK:
+            return BAD_STRUCTURE
+
+
+cdef Problem scan_object_level(Scan* scan, LevelLayout layout, LevelSpans* level) noexcept nogil:
+    """``{"price": 29430.2, "qty": 0.5, ...}``; of a key that comes twice the last one counts."""
+    cdef Span key, ignored
+    cdef Span* into
+    cdef Problem problem
+    if expect(scan, c"{", b"expected a level as an object") != OK:
+        return BAD_STRUCTURE
+    while True:
+        problem = scan_key(scan, &key)
+        if problem != OK:
+            return problem
+        into = &ignored
+        if matches(&key, &layout.price_key):
+            into = &level.price
+        elif matches(&key, &layout.size_key):
+            into = &level.size
+        elif layout.side_key.length and matches(&key, &layout.side_key):
+            into = &level.side
+        problem = scan_value(scan, into, 2)
+        if problem != OK:
+            return problem
+        skip_space(scan)
+        if scan.at < scan.end and scan.at[0] == c"}":
+            scan.at += 1
+            return OK
+        if expect(scan, c",", b"expected a comma in a level") != OK:
+            return BAD_STRUCTURE
+
+
+cdef int side_of(LevelLayout layout, const Span* span) noexcept nogil:
+    """BID, ASK, or 0 where the text is no side."""
+    cdef int i
+    if span.kind != STRING:
+        return 0
+    for i in range(layout.bid_names):
+        if matches(span, &layout.bids[i]):
+            return BID
+    for i in range(layout.ask_names):
+        if matches(span, &layout.asks[i]):
+            return ASK
+    return 0
+
+
+cdef Problem stage_level(Scan* scan, LevelStage stage, LevelLayout layout, int side,
+                         int price_exponent, int size_exponent) noexcept nogil:
+    """Read one level and put it on the stage. `side` is 0 where the level tells it."""
+    cdef LevelSpans level
+    cdef int64_t price = 0, size = 0
+    cdef Problem problem
+    cdef const unsigned char* start
+    level.side.kind = level.price.kind = level.size.kind = ABSENT
+    skip_space(scan)
+    start = scan.at
+    if layout.kind == OBJECTS:
+        problem = scan_object_level(scan, layout, &level)
+    else:
+        problem = scan_list_level(scan, layout.kind == SIDED, &level)
+    if problem != OK:
+        return problem
+    if level.price.kind == ABSENT or level.size.kind == ABSENT:
+        scan.at = start
+        return malformed(scan, b"a level has no price or no size")
+    if side == 0:
+        side = side_of(layout, &level.side)
+        if side == 0:
+            scan.at = start
+            return malformed(scan, b"a level's side is missing or unknown")
+    problem = read_number(scan, &level.price, price_exponent, PRICE_FIELD, &price)
+    if problem != OK:
+        return problem
+    if price == 0:
+        scan.culprit = level.price
+        return NOT_POSITIVE
+    problem = read_number(scan, &level.size, size_exponent, SIZE_FIELD, &size)
+    if problem != OK:
+        return problem
+    if stage.count >= STAGE_LIMIT:
+        return TOO_MANY
+    if stage.push(side, price, size, 0) < 0:
+        return NO_MEMORY
+    return OK
+
+
+cdef Problem stage_levels(Scan* scan, LevelStage stage, LevelLayout layout, int side,
+                          int price_exponent, int size_exponent) noexcept nogil:
+    """Read a whole list of levels, and nothing after it."""
+    cdef Problem problem
+    if expect(scan, c"[", b"expected a list of levels") != OK:
+        return BAD_STRUCTURE
+    skip_space(scan)
+    if scan.at < scan.end and scan.at[0] == c"]":
+        scan.at += 1
+    else:
+        while True:
+            problem = stage_level(scan, stage, layout, side, price_exponent, size_exponent)
+            if problem != OK:
+                return problem
+            skip_space(scan)
+            if scan.at < scan.end and scan.at[0] == c"]":
+                scan.at += 1
+                break
+            if expect(scan, c",", b"expected a comma or the end of the levels") != OK:
+                return BAD_STRUCTURE
+    skip_space(scan)
+    if scan.at != scan.end:
+        return malformed(scan, b"something follows the levels")
+    return OK
+
+
+cdef str text_of(const Span* span):
+    """The culprit's text, cut so that a hostile frame isn't copied into a message."""
+    return span.start[:min(span.length, 81)].decode("utf-8", "replace")
+
+
+cdef int complain(const Scan* scan, Problem problem) except -1:
+    """Raise what the problem calls for."""
+    if problem == NO_MEMORY:
+        raise MemoryError
+    if problem == TOO_MANY:
+        raise LevelSyntaxError("", f"more than {MAX_LEVELS} levels")
+    cdef str text = text_of(&scan.culprit)
+    if problem == BAD_STRUCTURE:
+        raise LevelSyntaxError(text, scan.why.decode())
+    if problem == BAD_DECIMAL:
+        raise DecimalSyntaxError(text, "is no finite decimal number")
+    if problem == TOO_PRECISE:
+        raise PrecisionError(text, scan.needed, scan.allowed, scan.field.decode())
+    if problem == NOT_POSITIVE:
+        raise RangeError(text, "is no price: it must be above 0")
+    if problem == NEGATIVE:
+        raise RangeError(text, f"is no {scan.field.decode()}: it is negative")
+    raise RangeError(text, f"doesn't fit int64 at {scan.allowed} decimal places")
+
+
+cdef class LevelLayout:
+    def __init__(self):
+        raise TypeError("use LevelLayout.pairs(), .sided() or .objects()")
+
+    @staticmethod
+    def pairs():
+        return make_layout(PAIRS, "", "", "", (), ())
+
+    @staticmethod
+    def sided(bids=("buy",), asks=("sell",)):
+        return make_layout(SIDED, "", "", "", bids, asks)
+
+    @staticmethod
+    def objects(price="price", size="qty", side=None, bids=("bid",), asks=("offer", "ask")):
+        if side is None:
+            return make_layout(OBJECTS, price, size, "", (), ())
+        return make_layout(OBJECTS, price, size, side, bids, asks)
+
+
+cdef LevelLayout make_layout(int kind, str price, str size, str side, bids, asks):
+    cdef LevelLayout layout = LevelLayout.__new__(LevelLayout)
+    cdef int i
+    cdef tuple bid_texts = tuple([name.encode() for name in bids])
+    cdef tuple ask_texts = tuple([name.encode() for name in asks])
+    if len(bid_texts) > 4 or len(ask_texts) > 4:
+        raise ValueError("a layout takes at most four words for a side")
+    cdef tuple keys = (price.encode(), size.encode(), side.encode())
+    layout.kind = kind
+    layout._texts = keys + bid_texts + ask_texts
+    layout.price_key = name_of(keys[0])
+    layout.size_key = name_of(keys[1])
+    layout.side_key = name_of(keys[2])
+    layout.bid_names = <int>len(bid_texts)
+    layout.ask_names = <int>len(ask_texts)
+    for i in range(layout.bid_names):
+        layout.bids[i] = name_of(bid_texts[i])
+    for i in range(layout.ask_names):
+        layout.asks[i] = name_of(ask_texts[i])
+    return layout
+
+
+cdef Name name_of(bytes text):
+    cdef Name name
+    name.text = <const unsigned char*>PyBytes_AS_STRING(text)
+    name.length = PyBytes_GET_SIZE(text)
+    return name
+
+
+cdef class LevelStage:
+    def __dealloc__(self):
+        free(self.items)
+
+    cdef int reserve(self, Py_ssize_t extra) except -1:
+        """Make room for so many more levels."""
+        cdef Py_ssize_t capacity = max(self.count + extra, 16)
+        cdef void* block
+        if capacity <= self.capacity:
+            return 0
+        block = realloc(self.items, <size_t>capacity * sizeof(StagedLevel))
+        if block is NULL:
+            raise MemoryError
+        self.items = <StagedLevel*>block
+        self.capacity = capacity
+        return 0
+
+    cdef int push(self, int side, int64_t price, int64_t size, int added) noexcept nogil:
+        """Add a level; -1 where there is no memory."""
+        cdef Py_ssize_t capacity
+        cdef void* block
+        cdef StagedLevel* level
+        if self.count == self.capacity:
+            capacity = max(16, self.capacity * 2)
+            block = realloc(self.items, <size_t>capacity * sizeof(StagedLevel))
+            if block is NULL:
+                return -1
+            self.items = <StagedLevel*>block
+            self.capacity = capacity
+        level = &self.items[self.count]
+        level.side = side
+        level.price = price
+        level.size = size
+        level.added = added
+        self.count += 1
+        return 0
+
+    def __len__(self):
+        return self.count
+
+    def __iter__(self):
+        cdef Py_ssize_t i
+        return iter([
+            (self.items[i].side, self.items[i].price, self.items[i].size)
+            for i in range(self.count)
+        ])
+
+    def clear(self):
+        self.count = 0
+        if self.capacity > KEPT_LEVELS:
+            free(self.items)
+            self.items = NULL
+            self.capacity = 0
+
+    def append(self, int side, int64_t price, int64_t size):
+        if side != BID and side != ASK:
+            raise ValueError(f"side is 1 (bid) or 2 (ask), not {side}")
+        if price < 1 or size < 0:
+            raise ValueError(f"no level: price {price}, size {size}")
+        if self.count >= STAGE_LIMIT:
+            raise LevelSyntaxError("", f"more than {MAX_LEVELS} levels")
+        if self.push(side, price, size, 0) < 0:
+            raise MemoryError
+
+    def parse(self, raw, LevelLayout layout not None, side, int price_exponent,
+              int size_exponent):
+        cdef int told = 0 if side is None else side
+        cdef bint own_side = layout.kind == SIDED or layout.side_key.length > 0
+        cdef Py_ssize_t before = self.count
+        cdef Py_buffer view
+        cdef Scan scan
+        cdef Problem problem
+        if not (0 <= price_exponent <= 18 and 0 <= size_exponent <= 18):
+            raise ValueError(f"exponents are 0 to 18, not {price_exponent}, {size_exponent}")
+        if own_side != (side is None) or not 0 <= told <= ASK or (told == 0) != (side is None):
+            raise ValueError(f"side {side!r} doesn't go with the layout")
+        PyObject_GetBuffer(raw, &view, PyBUF_SIMPLE)
+        scan.at = <const unsigned char*>view.buf
+        scan.end = scan.at + view.len
+        try:
+            with nogil:
+                problem = stage_levels(
+                    &scan, self, layout, told, price_exponent, size_exponent
+                )
+            if problem != OK:
+                self.count = before
+                complain(&scan, problem)
+        finally:
+            PyBuffer_Release(&view)
+        return self.count - before
