@@ -1,0 +1,46 @@
+"""Settings: a TOML file, overridden by the environment, with unknown keys refused by name.
+
+`load` gives the frozen `Settings`; `describe` says for each of them where its value comes from. All
+keys are listed in docs/configuration.md.
+"""
+
+from alphapulse.config.loading import SHORT_VARIABLES, Described, describe, load, setting_keys
+from alphapulse.config.sections import (
+    ApiSettings,
+    BinanceUsSettings,
+    CoinbaseSettings,
+    KrakenSettings,
+    LogSettings,
+    MetricsSettings,
+    RingSettings,
+    ServerSettings,
+    Settings,
+    StoreSettings,
+    StreamSettings,
+    VenueSettings,
+    VenuesSettings,
+)
+from alphapulse.config.servers import is_loopback, refuse_exposure
+
+__all__ = [
+    "SHORT_VARIABLES",
+    "ApiSettings",
+    "BinanceUsSettings",
+    "CoinbaseSettings",
+    "Described",
+    "KrakenSettings",
+    "LogSettings",
+    "MetricsSettings",
+    "RingSettings",
+    "ServerSettings",
+    "Settings",
+    "StoreSettings",
+    "StreamSettings",
+    "VenueSettings",
+    "VenuesSettings",
+    "describe",
+    "is_loopback",
+    "load",
+    "refuse_exposure",
+    "setting_keys",
+]
