@@ -1,0 +1,367 @@
+"""Binance.US (docs.binance.us): combined streams, and the books' snapshots over REST."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import msgspec
+
+from alphapulse.clock import NO_TIME, NS_PER_SECOND
+from alphapulse.collectors.events import (
+    Alive,
+    BookSnapshotEvent,
+    BookUpdateEvent,
+    TradeEvent,
+    VenueComplaint,
+    VenueEvent,
+    book_parts,
+)
+from alphapulse.collectors.venue import (
+    Budget,
+    Channel,
+    Limits,
+    Liveness,
+    RestRequest,
+    TradesPage,
+    Venue,
+    search_text,
+)
+from alphapulse.config import VenueSettings
+from alphapulse.errors import ConfigError
+from alphapulse.fixed import decimal_places, parse_decimal
+from alphapulse.model import IdKind, Instrument, Side
+from alphapulse.symbols import unified_symbol, unify_asset
+
+DEPTH_WEIGHTS = ((100, 1), (500, 5), (1000, 10), (5000, 50))
+"""(limit, weight) of a `/api/v3/depth` request: the smallest limit that suffices counts."""
+
+MAX_STREAMS = 1024
+"""Streams that one connection takes."""
+
+ROTATE_SECONDS = 23 * 3600.0
+"""A connection is cut after 24 h: replaced an hour before, by one that overlaps it."""
+
+REST_PAGE = 1000
+_EVENTS = frozenset({"depthUpdate", "trade", "aggTrade"})
+_SYMBOL = re.compile(rb'"s"\s*:\s*"([^"]{1,32})"')
+_STREAM = re.compile(rb'"stream"\s*:\s*"([^"@]{1,32})@')
+
+
+class _Depth(msgspec.Struct, tag_field="e", tag="depthUpdate"):
+    s: str
+    U: int
+    u: int
+    b: msgspec.Raw
+    a: msgspec.Raw
+    E: int | None = None
+
+
+class _Trade(msgspec.Struct, tag_field="e", tag="trade"):
+    s: str
+    t: int
+    p: str
+    q: str
+    T: int
+    m: bool
+
+
+class _AggTrade(msgspec.Struct, tag_field="e", tag="aggTrade"):
+    s: str
+    a: int
+    p: str
+    q: str
+    f: int
+    l: int  # noqa: E741 (the venue's name)
+    T: int
+    m: bool
+
+
+class _Frame(msgspec.Struct):
+    data: _Depth | _Trade | _AggTrade
+
+
+class _Data(msgspec.Struct):
+    e: str | None = None
+
+
+class _Fault(msgspec.Struct):
+    msg: str = ""
+
+
+class _Other(msgspec.Struct):
+    """A frame of another stream, an unwrapped event, or the answer to a request."""
+
+    e: str | None = None
+    data: _Data | None = None
+    error: _Fault | None = None
+    msg: str = ""
+
+
+class _Filter(msgspec.Struct, rename="camel"):
+    filter_type: str
+    tick_size: str | None = None
+    step_size: str | None = None
+
+
+class _Symbol(msgspec.Struct, rename="camel"):
+    symbol: str
+    base_asset: str
+    quote_asset: str
+    filters: list[_Filter]
+
+
+class _RateLimit(msgspec.Struct, rename="camel"):
+    rate_limit_type: str
+    interval: str
+    limit: int
+    interval_num: int = 1
+
+
+class _ExchangeInfo(msgspec.Struct, rename="camel"):
+    symbols: list[_Symbol] = []
+    rate_limits: list[_RateLimit] = []
+
+
+class _RestBook(msgspec.Struct, rename="camel"):
+    last_update_id: int
+    bids: msgspec.Raw
+    asks: msgspec.Raw
+
+
+class _RestTrade(msgspec.Struct, rename="camel"):
+    id: int
+    price: str
+    qty: str
+    time: int
+    is_buyer_maker: bool
+
+
+class _RestAggTrade(msgspec.Struct):
+    a: int
+    p: str
+    q: str
+    f: int
+    l: int  # noqa: E741 (the venue's name)
+    T: int
+    m: bool
+
+
+_FRAME = msgspec.json.Decoder(_Frame)
+_BARE = msgspec.json.Decoder(_Depth | _Trade | _AggTrade)
+_OTHER = msgspec.json.Decoder(_Other)
+_EXCHANGE_INFO = msgspec.json.Decoder(_ExchangeInfo)
+_REST_BOOK = msgspec.json.Decoder(_RestBook)
+_REST_TRADES = msgspec.json.Decoder(list[_RestTrade])
+_REST_AGG_TRADES = msgspec.json.Decoder(list[_RestAggTrade])
+_INTERVAL_SECONDS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86400}
+
+
+def epoch_ns(value: int) -> int:
+    """Nanoseconds of a time in milliseconds; microseconds are told by their size. [?]"""
+    if value <= 0:
+        return NO_TIME
+    return value * 1_000_000 if value < 10**14 else value * 1_000
+
+
+class BinanceUsChannel(Channel):
+    """One combined connection; its streams are named in the URL, so nothing is sent."""
+
+    def __init__(self, settings: VenueSettings, symbols: Sequence[Instrument]) -> None:
+        super().__init__(symbols)
+        self._settings = settings
+
+    @property
+    def url(self) -> str:
+        kinds = ("depth@100ms", "aggTrade" if self._settings.trades == "agg" else "trade")
+        names = [f"{name.lower()}@{kind}" for name in self.symbols for kind in kinds]
+        return f"{self._settings.ws_url.rstrip('/')}/stream?streams={'/'.join(names)}"
+
+    def open(self, now_ns: int) -> list[bytes]:
+        return []
+
+    def resubscribe(self, venue_symbol: str, now_ns: int) -> list[bytes]:
+        return []
+
+    def decode(self, data: bytes | memoryview) -> list[VenueEvent]:
+        try:
+            return [_event(_FRAME.decode(data).data)]
+        except msgspec.ValidationError:
+            return self._other(data)
+
+    def _other(self, data: bytes | memoryview) -> list[VenueEvent]:
+        other = _OTHER.decode(data)
+        if other.e in _EVENTS:
+            return [_event(_BARE.decode(data))]
+        if other.data is not None and other.data.e in _EVENTS:
+            # An event that we know, yet not as we know it: decode again for the exact complaint.
+            _FRAME.decode(data)
+        fault = other.error.msg if other.error else other.msg
+        return [VenueComplaint(fault)] if fault else [Alive()]
+
+    def symbol_of(self, head: bytes) -> str | None:
+        symbol = search_text(_SYMBOL, head)
+        if symbol is None:
+            stream = search_text(_STREAM, head)
+            symbol = stream.upper() if stream else None
+        return symbol
+
+    def is_book(self, head: bytes) -> bool:
+        return b'"depthUpdate"' in head or b"@depth" in head
+
+
+def _event(data: _Depth | _Trade | _AggTrade) -> VenueEvent:
+    if isinstance(data, _Depth):
+        if data.u < data.U:
+            raise ValueError(f"{data.s}: last update {data.u} before the first, {data.U}")
+        time_ns = epoch_ns(data.E) if data.E is not None else NO_TIME
+        parts = book_parts(data.b, data.a)
+        return BookUpdateEvent(data.s, parts, time_ns, first_id=data.U, last_id=data.u)
+    # m: the buyer is the maker, so the taker sold.
+    side = Side.SELL if data.m else Side.BUY
+    if isinstance(data, _Trade):
+        return TradeEvent(data.s, data.p, data.q, side, data.t, epoch_ns(data.T))
+    return _aggregate(data.s, data)
+
+
+def _aggregate(venue_symbol: str, data: _AggTrade | _RestAggTrade) -> TradeEvent:
+    return TradeEvent(
+        venue_symbol,
+        data.p,
+        data.q,
+        Side.SELL if data.m else Side.BUY,
+        data.a,
+        epoch_ns(data.T),
+        id_kind=IdKind.AGGREGATE,
+        matches=data.l - data.f + 1,
+    )
+
+
+class BinanceUs(Venue):
+    """Binance.US spot markets."""
+
+    name = "binance_us"
+    limits: ClassVar[Limits] = Limits(
+        connects=Budget(30, 60, 5), messages=Budget(4, 1, 4), rest_weight=Budget(1000, 60, 200)
+    )
+
+    def __init__(self, settings: VenueSettings) -> None:
+        super().__init__(settings)
+        limits = [limit for limit, _ in DEPTH_WEIGHTS]
+        if not 1 <= settings.snapshot_limit <= limits[-1]:
+            raise ConfigError(
+                "venues.binance_us.snapshot_limit",
+                f"{settings.snapshot_limit} is not from 1 to {limits[-1]}",
+            )
+
+    @property
+    def book_channel(self) -> str:
+        return "depth"
+
+    @property
+    def liveness(self) -> Liveness:
+        # The venue pings every 3 minutes only, and a quiet symbol sends nothing: probe it.
+        return Liveness(None, None, ROTATE_SECONDS)
+
+    @property
+    def sequenced(self) -> bool:
+        return True
+
+    def metadata_request(self) -> RestRequest | None:
+        return RestRequest("/api/v3/exchangeInfo", weight=10)
+
+    def parse_metadata(self, body: bytes) -> list[Instrument]:
+        return [self._instrument(symbol) for symbol in _EXCHANGE_INFO.decode(body).symbols]
+
+    def parse_budget(self, body: bytes) -> Budget | None:
+        for limit in _EXCHANGE_INFO.decode(body).rate_limits:
+            if limit.rate_limit_type == "REQUEST_WEIGHT" and limit.interval in _INTERVAL_SECONDS:
+                seconds = _INTERVAL_SECONDS[limit.interval] * limit.interval_num
+                # Leave a sixth to other programs at the same address.
+                return Budget(limit.limit * 5 / 6, seconds, limit.limit / 6)
+        return None
+
+    def _instrument(self, symbol: _Symbol) -> Instrument:
+        """Scales come from the filters: texts have 8 decimals whatever the step."""
+        price_step = size_step = "0.00000001"
+        for entry in symbol.filters:
+            if entry.filter_type == "PRICE_FILTER" and entry.tick_size:
+                price_step = entry.tick_size
+            elif entry.filter_type == "LOT_SIZE" and entry.step_size:
+                size_step = entry.step_size
+        price_exponent, size_exponent = decimal_places(price_step), decimal_places(size_step)
+        return Instrument(
+            id=0,
+            exchange=self.name,
+            symbol=unified_symbol(symbol.base_asset, symbol.quote_asset),
+            venue_symbol=symbol.symbol,
+            base=unify_asset(symbol.base_asset),
+            quote=unify_asset(symbol.quote_asset),
+            price_exponent=price_exponent,
+            size_exponent=size_exponent,
+            price_increment=parse_decimal(price_step, price_exponent),
+            size_increment=parse_decimal(size_step, size_exponent),
+        )
+
+    def plan(self, symbols: Sequence[Instrument]) -> list[list[Instrument]]:
+        size = min(self.settings.symbols_per_connection, MAX_STREAMS // 2)
+        return [list(symbols[i : i + size]) for i in range(0, len(symbols), size)]
+
+    def channel(self, symbols: Sequence[Instrument]) -> BinanceUsChannel:
+        return BinanceUsChannel(self.settings, symbols)
+
+    def snapshot_request(self, instrument: Instrument) -> RestRequest | None:
+        limit = self.settings.snapshot_limit
+        weight = next(weight for most, weight in DEPTH_WEIGHTS if limit <= most)
+        path = f"/api/v3/depth?symbol={instrument.venue_symbol}&limit={limit}"
+        return RestRequest(path, weight)
+
+    def parse_snapshot(self, instrument: Instrument, body: bytes) -> BookSnapshotEvent:
+        book = _REST_BOOK.decode(body)
+        return BookSnapshotEvent(
+            instrument.venue_symbol,
+            book_parts(book.bids, book.asks),
+            last_id=book.last_update_id,
+            limit=self.settings.snapshot_limit,
+        )
+
+    def trades_request(
+        self, instrument: Instrument, after_id: int, since_ns: int
+    ) -> RestRequest | None:
+        symbol, key = instrument.venue_symbol, self.settings.api_key
+        if self.settings.trades == "agg":
+            return RestRequest(
+                f"/api/v3/aggTrades?symbol={symbol}&limit={REST_PAGE}&fromId={after_id + 1}"
+            )
+        if key:
+            return RestRequest(
+                f"/api/v3/historicalTrades?symbol={symbol}&limit={REST_PAGE}"
+                f"&fromId={after_id + 1}",
+                weight=5,
+                headers={"X-MBX-APIKEY": key},
+            )
+        # Without a key single trades can't be asked for by id: fill with aggregated ones.
+        start_ms = since_ns * 1000 // NS_PER_SECOND
+        return RestRequest(
+            f"/api/v3/aggTrades?symbol={symbol}&limit={REST_PAGE}&startTime={start_ms}"
+        )
+
+    def parse_trades(
+        self, instrument: Instrument, request: RestRequest, body: bytes, headers: Mapping[str, str]
+    ) -> TradesPage:
+        symbol = instrument.venue_symbol
+        if "/aggTrades?" in request.path:
+            trades = [_aggregate(symbol, row) for row in _REST_AGG_TRADES.decode(body)]
+        else:
+            trades = [_rest_trade(symbol, row) for row in _REST_TRADES.decode(body)]
+        if len(trades) < REST_PAGE:
+            return TradesPage(trades, None)
+        path = re.sub(r"&(fromId|startTime)=.*", "", request.path)
+        next_path = f"{path}&fromId={trades[-1].trade_id + 1}"
+        return TradesPage(trades, request._replace(path=next_path))
+
+
+def _rest_trade(venue_symbol: str, row: _RestTrade) -> TradeEvent:
+    side = Side.SELL if row.is_buyer_maker else Side.BUY
+    return TradeEvent(venue_symbol, row.price, row.qty, side, row.id, epoch_ns(row.time))

@@ -1,0 +1,377 @@
+"""Coinbase: instruments, REST, and the Exchange feed (docs.cdp.coinbase.com/exchange).
+
+The other dialect, `feed = "advanced"`, is in `coinbase_advanced.py`. Updates of the Exchange feed
+bear no sequence, so its books are watched by the crossed-book check, the product's heartbeat and
+a comparison with the REST book.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import msgspec
+
+from alphapulse.clock import NO_TIME, NS_PER_SECOND
+from alphapulse.collectors.coinbase_advanced import AdvancedChannel
+from alphapulse.collectors.events import (
+    Acknowledged,
+    Alive,
+    BookSnapshotEvent,
+    BookUpdateEvent,
+    LevelPart,
+    TradeEvent,
+    TradeMark,
+    VenueComplaint,
+    VenueEvent,
+    book_parts,
+)
+from alphapulse.collectors.venue import (
+    Budget,
+    Channel,
+    Limits,
+    Liveness,
+    RestRequest,
+    TradesPage,
+    Venue,
+    scalar_text,
+    search_text,
+    timestamp_ns,
+)
+from alphapulse.config import VenueSettings
+from alphapulse.delta import LevelLayout
+from alphapulse.errors import ConfigError
+from alphapulse.fixed import decimal_places, parse_decimal
+from alphapulse.model import Instrument, Side
+from alphapulse.symbols import unified_symbol, unify_asset
+
+# The side of a match is the maker's: the taker did the opposite.
+TAKER_SIDES = {"buy": Side.SELL, "sell": Side.BUY}
+
+ADVANCED_SYMBOLS_PER_CONNECTION = 16
+"""Level-2 products that one Advanced Trade connection takes."""
+
+REST_PAGE = 1000
+CHANGES = LevelLayout.sided()
+_PRODUCT = re.compile(rb'"product_id"\s*:\s*"([^"]{1,32})"')
+
+
+class _Snapshot(msgspec.Struct, tag_field="type", tag="snapshot"):
+    product_id: str
+    bids: msgspec.Raw
+    asks: msgspec.Raw
+    time: str | None = None
+
+
+class _Update(msgspec.Struct, tag_field="type", tag="l2update"):
+    product_id: str
+    changes: msgspec.Raw
+    time: str | None = None
+
+
+class _Match(msgspec.Struct, tag_field="type", tag="match"):
+    product_id: str
+    trade_id: int
+    side: Literal["buy", "sell"]
+    price: str
+    size: str
+    time: str
+
+
+class _LastMatch(msgspec.Struct, tag_field="type", tag="last_match"):
+    product_id: str
+    trade_id: int
+
+
+class _Heartbeat(msgspec.Struct, tag_field="type", tag="heartbeat"):
+    product_id: str
+    last_trade_id: int
+
+
+class _SubscribedChannel(msgspec.Struct):
+    name: str
+    product_ids: list[str] = []
+
+
+class _Subscriptions(msgspec.Struct, tag_field="type", tag="subscriptions"):
+    channels: list[_SubscribedChannel]
+
+
+class _Error(msgspec.Struct, tag_field="type", tag="error"):
+    message: str = ""
+    reason: str = ""
+
+
+_Frame = _Snapshot | _Update | _Match | _LastMatch | _Heartbeat | _Subscriptions | _Error
+_FRAME = msgspec.json.Decoder(_Frame)
+_FRAME_TYPES = frozenset(
+    {"snapshot", "l2update", "match", "last_match", "heartbeat", "subscriptions", "error"}
+)
+
+
+class _Other(msgspec.Struct):
+    type: str
+
+
+_OTHER = msgspec.json.Decoder(_Other)
+
+
+class _Product(msgspec.Struct):
+    id: str
+    base_currency: str
+    quote_currency: str
+    quote_increment: str
+    base_increment: str
+
+
+class _RestBook(msgspec.Struct):
+    bids: msgspec.Raw
+    asks: msgspec.Raw
+    sequence: int | None = None
+    time: str | None = None
+
+
+class _RestTrade(msgspec.Struct):
+    trade_id: int
+    side: Literal["buy", "sell"]
+    price: msgspec.Raw
+    size: msgspec.Raw
+    time: str
+
+
+_PRODUCTS = msgspec.json.Decoder(list[_Product])
+_REST_BOOK = msgspec.json.Decoder(_RestBook)
+_REST_TRADES = msgspec.json.Decoder(list[_RestTrade])
+_ENCODE = msgspec.json.Encoder().encode
+
+
+class ExchangeChannel(Channel):
+    """One connection to the Exchange feed."""
+
+    def __init__(self, venue: Coinbase, symbols: Sequence[Instrument]) -> None:
+        super().__init__(symbols)
+        self._venue = venue
+
+    @property
+    def url(self) -> str:
+        return self._venue.settings.ws_url
+
+    def open(self, now_ns: int) -> list[bytes]:
+        channels = [self._venue.book_channel, "matches", "heartbeat"]
+        self.awaited.update((channel, name) for channel in channels for name in self.symbols)
+        return [self._request("subscribe", list(self.symbols), channels, now_ns)]
+
+    def resubscribe(self, venue_symbol: str, now_ns: int) -> list[bytes]:
+        channels = [self._venue.book_channel]
+        self.awaited.add((channels[0], venue_symbol))
+        return [
+            self._request(method, [venue_symbol], channels, now_ns)
+            for method in ("unsubscribe", "subscribe")
+        ]
+
+    def _request(
+        self, method: str, products: list[str], channels: list[str], now_ns: int
+    ) -> bytes:
+        request: dict[str, object] = {
+            "type": method,
+            "product_ids": products,
+            "channels": channels,
+        }
+        if method == "subscribe" and self._venue.authenticated:
+            request |= self._venue.signature(now_ns)
+        return _ENCODE(request)
+
+    def decode(self, data: bytes | memoryview) -> list[VenueEvent]:
+        try:
+            frame = _FRAME.decode(data)
+        except msgspec.ValidationError:
+            if _OTHER.decode(data).type in _FRAME_TYPES:
+                raise
+            return [Alive()]
+        if isinstance(frame, _Update):
+            part = LevelPart(CHANGES, None, frame.changes)
+            return [BookUpdateEvent(frame.product_id, (part,), _time(frame.time))]
+        if isinstance(frame, _Match):
+            return [_trade(frame)]
+        if isinstance(frame, _Heartbeat):
+            mark = TradeMark(frame.product_id, frame.last_trade_id, settled=False)
+            return [Alive(frame.product_id), mark]
+        if isinstance(frame, _LastMatch):
+            return [TradeMark(frame.product_id, frame.trade_id, settled=True)]
+        if isinstance(frame, _Snapshot):
+            parts = book_parts(frame.bids, frame.asks)
+            return [BookSnapshotEvent(frame.product_id, parts, _time(frame.time))]
+        if isinstance(frame, _Subscriptions):
+            return self._acknowledged(frame)
+        return self._refused(frame)
+
+    def _acknowledged(self, frame: _Subscriptions) -> list[VenueEvent]:
+        """What the venue says it sends now; an answer that leaves out what was asked refuses it."""
+        granted = {
+            (self._asked_name(channel.name), product)
+            for channel in frame.channels
+            for product in channel.product_ids
+        }
+        answered = [key for key in self.awaited if key in granted]
+        self.awaited.difference_update(answered)
+        return [Acknowledged(channel, product) for channel, product in sorted(answered)]
+
+    def _asked_name(self, name: str) -> str:
+        # The batched channel is acknowledged under names of its own, such as `level2_50`. [?]
+        return self._venue.book_channel if name.startswith("level2") else name
+
+    def _refused(self, frame: _Error) -> list[VenueEvent]:
+        """An error names the product, if any, in words: `BTC-XYZ is not a valid product`."""
+        text = ": ".join(part for part in (frame.message, frame.reason) if part)
+        refused = sorted(key for key in self.awaited if re.search(rf"\b{re.escape(key[1])}\b", text))
+        self.awaited.difference_update(refused)
+        if refused:
+            return [Acknowledged(channel, product, text) for channel, product in refused]
+        return [VenueComplaint(text)]
+
+    def symbol_of(self, head: bytes) -> str | None:
+        return search_text(_PRODUCT, head)
+
+    def is_book(self, head: bytes) -> bool:
+        return b'"l2update"' in head or b'"snapshot"' in head
+
+
+def _time(text: str | None) -> int:
+    return timestamp_ns(text) if text else NO_TIME
+
+
+def _trade(match: _Match) -> TradeEvent:
+    return TradeEvent(
+        match.product_id,
+        match.price,
+        match.size,
+        TAKER_SIDES[match.side],
+        match.trade_id,
+        timestamp_ns(match.time),
+    )
+
+
+class Coinbase(Venue):
+    """Coinbase spot markets, over the Exchange feed or Advanced Trade."""
+
+    name = "coinbase"
+    limits: ClassVar[Limits] = Limits(
+        connects=Budget(8, 1, 8), messages=Budget(8, 1, 20), rest_weight=Budget(8, 1, 10)
+    )
+
+    def __init__(self, settings: VenueSettings) -> None:
+        super().__init__(settings)
+        keys = (settings.api_key, settings.api_secret, settings.passphrase)
+        if any(keys) and not all(keys):
+            raise ConfigError(
+                "venues.coinbase.api_key", "api_key, api_secret and passphrase go together"
+            )
+        self.authenticated = all(keys) and settings.feed == "exchange"
+
+    @property
+    def book_channel(self) -> str:
+        """`level2` needs keys; `level2_batch` has the same schema, batched at 50 ms."""
+        if self.settings.feed == "advanced":
+            return "level2"
+        return "level2" if self.authenticated else "level2_batch"
+
+    @property
+    def liveness(self) -> Liveness:
+        silence = self.settings.silence_seconds
+        if self.settings.feed == "advanced":
+            return Liveness(silence, None, None)
+        return Liveness(silence, self.settings.symbol_silence_seconds, None)
+
+    @property
+    def sequenced(self) -> bool:
+        return False
+
+    def metadata_request(self) -> RestRequest | None:
+        return RestRequest("/products")
+
+    def parse_metadata(self, body: bytes) -> list[Instrument]:
+        return [self._instrument(product) for product in _PRODUCTS.decode(body)]
+
+    def _instrument(self, product: _Product) -> Instrument:
+        price_exponent = decimal_places(product.quote_increment)
+        size_exponent = decimal_places(product.base_increment)
+        return Instrument(
+            id=0,
+            exchange=self.name,
+            symbol=unified_symbol(product.base_currency, product.quote_currency),
+            venue_symbol=product.id,
+            base=unify_asset(product.base_currency),
+            quote=unify_asset(product.quote_currency),
+            price_exponent=price_exponent,
+            size_exponent=size_exponent,
+            price_increment=parse_decimal(product.quote_increment, price_exponent),
+            size_increment=parse_decimal(product.base_increment, size_exponent),
+        )
+
+    def plan(self, symbols: Sequence[Instrument]) -> list[list[Instrument]]:
+        size = self.settings.symbols_per_connection
+        if self.settings.feed == "advanced":
+            size = min(size, ADVANCED_SYMBOLS_PER_CONNECTION)
+        return [list(symbols[i : i + size]) for i in range(0, len(symbols), size)]
+
+    def channel(self, symbols: Sequence[Instrument]) -> Channel:
+        if self.settings.feed == "advanced":
+            return AdvancedChannel(self.settings, symbols)
+        return ExchangeChannel(self, symbols)
+
+    def signature(self, now_ns: int) -> dict[str, object]:
+        """Fields that authenticate a subscription (Exchange feed, "Authentication")."""
+        stamp = str(now_ns // NS_PER_SECOND)
+        secret = base64.b64decode(self.settings.api_secret)
+        digest = hmac.digest(secret, f"{stamp}GET/users/self/verify".encode(), hashlib.sha256)
+        return {
+            "key": self.settings.api_key,
+            "passphrase": self.settings.passphrase,
+            "timestamp": stamp,
+            "signature": base64.b64encode(digest).decode(),
+        }
+
+    def snapshot_request(self, instrument: Instrument) -> RestRequest | None:
+        return RestRequest(f"/products/{instrument.venue_symbol}/book?level=2")
+
+    def parse_snapshot(self, instrument: Instrument, body: bytes) -> BookSnapshotEvent:
+        book = _REST_BOOK.decode(body)
+        return BookSnapshotEvent(
+            instrument.venue_symbol,
+            book_parts(book.bids, book.asks),
+            _time(book.time),
+            last_id=book.sequence,
+        )
+
+    def trades_request(
+        self, instrument: Instrument, after_id: int, since_ns: int
+    ) -> RestRequest | None:
+        # The venue's pages run from the newest back: `before` is the cursor towards the newer.
+        return RestRequest(
+            f"/products/{instrument.venue_symbol}/trades?limit={REST_PAGE}&before={after_id}"
+        )
+
+    def parse_trades(
+        self, instrument: Instrument, request: RestRequest, body: bytes, headers: Mapping[str, str]
+    ) -> TradesPage:
+        rows = _REST_TRADES.decode(body)
+        trades = [_rest_trade(instrument.venue_symbol, row) for row in reversed(rows)]
+        after = {name.lower(): value for name, value in headers.items()}.get("cb-after")
+        path = request.path.partition("&after=")[0]
+        more = RestRequest(f"{path}&after={after}") if after and len(rows) == REST_PAGE else None
+        return TradesPage(trades, more)
+
+
+def _rest_trade(venue_symbol: str, row: _RestTrade) -> TradeEvent:
+    return TradeEvent(
+        venue_symbol,
+        scalar_text(row.price),
+        scalar_text(row.size),
+        TAKER_SIDES[row.side],
+        row.trade_id,
+        timestamp_ns(row.time),
+    )

@@ -1,0 +1,217 @@
+"""Coinbase's other dialect: Advanced Trade (docs.cdp.coinbase.com/advanced-trade).
+
+One sequence runs over all messages of a connection, so a lost message may concern any of its
+books. Idle channels are closed after 60 to 90 s: `heartbeats` is always subscribed to.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from alphapulse.clock import NO_TIME
+from alphapulse.collectors.events import (
+    Acknowledged,
+    Alive,
+    BookSnapshotEvent,
+    BookUpdateEvent,
+    LevelPart,
+    SequenceBreak,
+    TradeEvent,
+    VenueComplaint,
+    VenueEvent,
+)
+from alphapulse.collectors.venue import Channel, search_text, timestamp_ns
+from alphapulse.config import VenueSettings
+from alphapulse.delta import LevelLayout
+from alphapulse.model import Instrument, Side
+
+LEVELS = LevelLayout.objects(price="price_level", size="new_quantity", side="side")
+_PRODUCT = re.compile(rb'"product_id"\s*:\s*"([^"]{1,32})"')
+_CHANNELS = frozenset({"l2_data", "market_trades", "heartbeats", "subscriptions"})
+_SAME = {"BUY": Side.BUY, "SELL": Side.SELL}
+_OPPOSITE = {"BUY": Side.SELL, "SELL": Side.BUY}
+
+
+class _BookEvent(msgspec.Struct):
+    type: Literal["snapshot", "update"]
+    product_id: str
+    updates: msgspec.Raw
+
+
+class _BookFrame(msgspec.Struct, tag_field="channel", tag="l2_data"):
+    events: list[_BookEvent]
+    sequence_num: int
+    timestamp: str | None = None
+
+
+class _Trade(msgspec.Struct):
+    trade_id: str
+    product_id: str
+    price: str
+    size: str
+    side: Literal["BUY", "SELL"]
+    time: str
+
+
+class _TradesEvent(msgspec.Struct):
+    type: Literal["snapshot", "update"]
+    trades: list[_Trade]
+
+
+class _TradesFrame(msgspec.Struct, tag_field="channel", tag="market_trades"):
+    events: list[_TradesEvent]
+    sequence_num: int
+
+
+class _HeartbeatFrame(msgspec.Struct, tag_field="channel", tag="heartbeats"):
+    sequence_num: int
+
+
+class _Subscribed(msgspec.Struct):
+    subscriptions: dict[str, list[str]]
+
+
+class _SubscriptionsFrame(msgspec.Struct, tag_field="channel", tag="subscriptions"):
+    events: list[_Subscribed]
+    sequence_num: int
+
+
+class _Other(msgspec.Struct):
+    channel: str | None = None
+    type: str | None = None
+    message: str = ""
+    reason: str = ""
+    sequence_num: int | None = None
+
+
+_FRAME = msgspec.json.Decoder(_BookFrame | _TradesFrame | _HeartbeatFrame | _SubscriptionsFrame)
+_OTHER = msgspec.json.Decoder(_Other)
+_ENCODE = msgspec.json.Encoder().encode
+
+
+class AdvancedChannel(Channel):
+    """One connection to Advanced Trade."""
+
+    def __init__(self, settings: VenueSettings, symbols: Sequence[Instrument]) -> None:
+        super().__init__(symbols)
+        self._settings = settings
+        # Who the side belongs to is contradicted between sources. [?]
+        self._sides = _OPPOSITE if settings.advanced_side == "maker" else _SAME
+        self._sequence: int | None = None
+
+    @property
+    def url(self) -> str:
+        return self._settings.ws_url
+
+    def open(self, now_ns: int) -> list[bytes]:
+        products = list(self.symbols)
+        self.awaited.update((name, product) for name in _BOTH for product in products)
+        requests = [_request("subscribe", name, products) for name in _BOTH]
+        return [_request("subscribe", "heartbeats", None), *requests]
+
+    def resubscribe(self, venue_symbol: str, now_ns: int) -> list[bytes]:
+        self.awaited.add(("level2", venue_symbol))
+        return [
+            _request(method, "level2", [venue_symbol]) for method in ("unsubscribe", "subscribe")
+        ]
+
+    def decode(self, data: bytes | memoryview) -> list[VenueEvent]:
+        try:
+            frame = _FRAME.decode(data)
+        except msgspec.ValidationError:
+            return self._other(data)
+        events = self._sequenced(frame.sequence_num)
+        if isinstance(frame, _BookFrame):
+            time_ns = timestamp_ns(frame.timestamp) if frame.timestamp else NO_TIME
+            events += [self._book(event, time_ns) for event in frame.events]
+        elif isinstance(frame, _TradesFrame):
+            for event in frame.events:
+                events += self._trades(event)
+        elif isinstance(frame, _SubscriptionsFrame):
+            events += self._acknowledged(frame)
+        return events or [Alive()]
+
+    def _sequenced(self, number: int) -> list[VenueEvent]:
+        """One counter per connection over all channels. [?]"""
+        expected = self._sequence + 1 if self._sequence is not None else number
+        self._sequence = max(number, expected - 1)
+        return [SequenceBreak(expected, number - 1)] if number > expected else []
+
+    def _other(self, data: bytes | memoryview) -> list[VenueEvent]:
+        other = _OTHER.decode(data)
+        if other.channel in _CHANNELS:
+            # A channel that we know, yet not as we know it: decode again for the exact complaint.
+            _FRAME.decode(data)
+        events = self._sequenced(other.sequence_num) if other.sequence_num is not None else []
+        if other.type == "error":
+            return [*events, *self._refused(": ".join(filter(None, (other.message, other.reason))))]
+        return events or [Alive()]
+
+    def _book(self, event: _BookEvent, time_ns: int) -> BookSnapshotEvent | BookUpdateEvent:
+        kind = BookSnapshotEvent if event.type == "snapshot" else BookUpdateEvent
+        part = LevelPart(LEVELS, None, event.updates)
+        return kind(self._product(event.product_id), (part,), time_ns)
+
+    def _product(self, product_id: str) -> str:
+        """The product as subscribed to: `-USDC` products may be answered as their `-USD` twins."""
+        if product_id not in self.symbols and f"{product_id}C" in self.symbols:
+            return f"{product_id}C"
+        return product_id
+
+    def _trades(self, event: _TradesEvent) -> list[TradeEvent]:
+        """Trades of 250 ms, or recent ones on subscribing; ids ascend, but not always by one."""
+        recent = event.type == "snapshot"
+        trades = [
+            TradeEvent(
+                self._product(trade.product_id),
+                trade.price,
+                trade.size,
+                self._sides[trade.side],
+                int(trade.trade_id),
+                timestamp_ns(trade.time),
+                recent=recent,
+                contiguous=False,
+            )
+            for trade in event.trades
+        ]
+        return sorted(trades, key=lambda trade: trade.trade_id)
+
+    def _acknowledged(self, frame: _SubscriptionsFrame) -> list[VenueEvent]:
+        granted = {
+            (name, self._product(product))
+            for event in frame.events
+            for name, products in event.subscriptions.items()
+            for product in products
+        }
+        answered = [key for key in self.awaited if key in granted]
+        self.awaited.difference_update(answered)
+        return [Acknowledged(name, product) for name, product in sorted(answered)]
+
+    def _refused(self, text: str) -> list[VenueEvent]:
+        refused = sorted(key for key in self.awaited if re.search(rf"\b{re.escape(key[1])}\b", text))
+        self.awaited.difference_update(refused)
+        if refused:
+            return [Acknowledged(name, product, text) for name, product in refused]
+        return [VenueComplaint(text)]
+
+    def symbol_of(self, head: bytes) -> str | None:
+        product = search_text(_PRODUCT, head)
+        return self._product(product) if product else None
+
+    def is_book(self, head: bytes) -> bool:
+        return b'"l2_data"' in head
+
+
+_BOTH = ("level2", "market_trades")
+
+
+def _request(method: str, channel: str, products: list[str] | None) -> bytes:
+    """One channel per message."""
+    request: dict[str, object] = {"type": method, "channel": channel}
+    if products is not None:
+        request["product_ids"] = products
+    return _ENCODE(request)

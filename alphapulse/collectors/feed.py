@@ -1,0 +1,318 @@
+"""One venue's feed: the events of all its connections, turned into the records of its ring.
+
+Does no I/O and keeps no timers. `session.py` brings it frames from sockets, `alphapulse normalize`
+from a recording; `wanted` says which symbols need a new snapshot from the venue.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+
+import msgspec
+
+from alphapulse.collectors import events
+from alphapulse.collectors.publisher import Counts, Publisher
+from alphapulse.collectors.sync import SequencedBook, StreamedBook, SyncedBook
+from alphapulse.collectors.trades import TradeLog
+from alphapulse.collectors.venue import Channel, Venue
+from alphapulse.delta import BookTracker, ChecksumRule
+from alphapulse.errors import (
+    FixedPointError,
+    PrecisionError,
+    RangeError,
+    SymbolError,
+)
+from alphapulse.fixed import MAX_EXPONENT, rescale
+from alphapulse.model import BookState, Instrument, Reason
+from alphapulse.model import Channel as GapChannel
+from alphapulse.shm import RingWriter
+from alphapulse.symbols import SymbolMap
+
+Complain = Callable[[str | None, str], None]
+"""``complain(venue_symbol, problem)``: something that the venue sent can't be used."""
+
+
+class Feed:
+    """Books and trades of one venue on their way into its ring.
+
+    Parameters
+    ----------
+    venue : the venue's protocol
+    writer : the venue's ring
+    symbols : unified symbols to follow; None: every symbol that the venue sends something about
+    complain : told of every frame that can't be used
+    """
+
+    def __init__(
+        self,
+        venue: Venue,
+        writer: RingWriter,
+        *,
+        symbols: Collection[str] | None,
+        complain: Complain,
+    ) -> None:
+        self.venue = venue
+        self.writer = writer
+        self.publisher = Publisher(writer, venue.name, self._announce_all)
+        self.instruments = SymbolMap(venue.name)
+        self.books: dict[str, SyncedBook] = {}
+        self.wanted: dict[str, Reason] = {}
+        """Venue symbols whose book needs a new snapshot, and why."""
+        self.status = events.VenueStatus.ONLINE
+        self._trades: dict[str, TradeLog] = {}
+        self._symbols = symbols
+        self._complain = complain
+        self._last_instrument_id = 0
+        self._by_id: dict[int, SyncedBook] = {}
+        self._alive_ns: dict[str, int] = {}
+        self._handlers: dict[type, Callable[..., None]] = {
+            events.BookUpdateEvent: self._book_update,
+            events.BookSnapshotEvent: self._book_snapshot,
+            events.TradeEvent: self._trade,
+            events.TradeMark: self._trade_mark,
+            events.Alive: self._alive,
+            events.Instruments: self._instruments,
+            events.StatusEvent: self._status,
+            events.Malformed: self._malformed,
+        }
+
+    @property
+    def counts(self) -> Counts:
+        """What the feed has seen and done since its start."""
+        return self.publisher.counts
+
+    def started(self, now_ns: int) -> None:
+        """Tell what the predecessor's end has cost, if there was one."""
+        predecessor = self.writer.predecessor
+        if predecessor is not None:
+            self.publisher.gap(
+                None,
+                GapChannel.RING,
+                Reason.RESTARTED,
+                now_ns,
+                first=predecessor.sequence + 1,
+                since_ns=predecessor.published_ns,
+            )
+
+    def define(self, instruments: Iterable[Instrument], now_ns: int) -> None:
+        """Take the venue's metadata, or news of it; begin with the symbols to follow."""
+        for instrument in instruments:
+            symbol = instrument.venue_symbol
+            if symbol in self.books:
+                self._redefined(self.books[symbol], instrument, now_ns)
+                continue
+            self.instruments.add(instrument)
+            if self._symbols is not None and instrument.symbol in self._symbols:
+                self._follow(instrument, now_ns)
+
+    def receive(
+        self, channel: Channel, data: bytes | memoryview, received_ns: int
+    ) -> list[events.VenueEvent]:
+        """Take one frame of a connection; returns its events, for the session's own needs."""
+        counts = self.publisher.counts
+        counts.frames += 1
+        counts.bytes_in += len(data)
+        found = channel.receive(data)
+        for event in found:
+            handler = self._handlers.get(type(event))
+            if handler is not None:
+                self._handle(handler, event, received_ns)
+            elif isinstance(event, events.SequenceBreak):
+                self._sequence_break(channel, received_ns)
+        return found
+
+    def rest_snapshot(self, instrument: Instrument, body: bytes, received_ns: int) -> bool:
+        """Take a REST snapshot of a sequenced book; False where it can't be used."""
+        try:
+            event = self.venue.parse_snapshot(instrument, body)
+        except (msgspec.MsgspecError, ValueError) as error:
+            malformed = events.Malformed(
+                instrument.venue_symbol, f"{error} in a REST snapshot", book=False
+            )
+            self._malformed(malformed, received_ns)
+            return False
+        self._handle(self._book_snapshot, event, received_ns)
+        return True
+
+    def opened(self, channel: Channel, now_ns: int) -> None:
+        """A connection is open and its subscriptions have been sent."""
+        for symbol in channel.symbols:
+            book = self.books[symbol]
+            self._alive_ns[symbol] = now_ns
+            if book.state is not BookState.LIVE:
+                book.resyncing(Reason.RECONNECTED, now_ns)
+            self._trades[symbol].reconnected()
+            if self.venue.sequenced:
+                if book.state is not BookState.LIVE:
+                    self.wanted[symbol] = book.reason
+            else:
+                # Subscribing brings the snapshot.
+                self.wanted.pop(symbol, None)
+
+    def fail(
+        self, symbols: Iterable[str], state: BookState, reason: Reason, now_ns: int
+    ) -> None:
+        """The books of these venue symbols can't be trusted any more."""
+        for symbol in symbols:
+            book = self.books.get(symbol)
+            if book is not None and book.state is BookState.LIVE:
+                book.fail(state, reason, now_ns)
+
+    def resyncing(self, symbol: str, now_ns: int) -> None:
+        """The session has asked the venue for a new snapshot of a venue symbol."""
+        reason = self.wanted.pop(symbol, Reason.REQUESTED)
+        self.counts.resyncs += 1
+        self.books[symbol].resyncing(reason, now_ns)
+
+    def silent_symbols(self, now_ns: int) -> list[str]:
+        """Live symbols without the sign of life that the venue promises for each."""
+        seconds = self.venue.liveness.symbol_seconds
+        if seconds is None or self.status is events.VenueStatus.MAINTENANCE:
+            return []
+        oldest_ns = now_ns - int(seconds * 1e9)
+        return [
+            symbol
+            for symbol, alive_ns in self._alive_ns.items()
+            if alive_ns < oldest_ns and self.books[symbol].state is BookState.LIVE
+        ]
+
+    def repeat_due(self, now_ns: int) -> None:
+        """Publish the books that newcomers would otherwise soon not find in the ring."""
+        for instrument_id in self.writer.due(now_ns):
+            self._by_id[instrument_id].repeat(now_ns)
+
+    def _handle(
+        self, handler: Callable[..., None], event: events.VenueEvent, received_ns: int
+    ) -> None:
+        try:
+            handler(event, received_ns)
+        except (FixedPointError, SymbolError, ValueError) as error:
+            symbol = getattr(event, "venue_symbol", None)
+            book = isinstance(event, events.BookUpdateEvent | events.BookSnapshotEvent)
+            self._malformed(events.Malformed(symbol, str(error), book), received_ns)
+
+    def _announce_all(self, received_ns: int) -> None:
+        """Publish every instrument and book, as the beginning of a new ring."""
+        for book in self.books.values():
+            book.announce(received_ns)
+
+    def _follow(self, instrument: Instrument, now_ns: int) -> SyncedBook:
+        """Begin with an instrument; its book is syncing until its snapshot has come."""
+        symbol = instrument.venue_symbol
+        instrument = msgspec.structs.replace(instrument, id=self._next_id())
+        digits = self.venue.checksum_digits(instrument)
+        tracker = BookTracker(
+            instrument,
+            depth=self.venue.depth,
+            checksum=ChecksumRule(*digits) if digits else None,
+        )
+        kind = SequencedBook if self.venue.sequenced else StreamedBook
+        book = kind(tracker, self.publisher, self._want, self._rescale)
+        self.books[symbol] = self._by_id[instrument.id] = book
+        self._trades[symbol] = TradeLog(instrument, self.publisher)
+        book.announce(now_ns)
+        return book
+
+    def _followed(self, symbol: str, received_ns: int) -> SyncedBook:
+        book = self.books.get(symbol)
+        if book is not None:
+            return book
+        instrument = self.instruments.by_venue_symbol(symbol)
+        if self._symbols is not None:
+            raise ValueError(f"{symbol} was not subscribed to")
+        return self._follow(instrument, received_ns)
+
+    def _next_id(self) -> int:
+        self._last_instrument_id += 1
+        return self._last_instrument_id
+
+    def _want(self, symbol: str, reason: Reason) -> None:
+        self.wanted.setdefault(symbol, reason)
+
+    def _rescale(self, instrument: Instrument, error: PrecisionError) -> Instrument:
+        """The instrument with more decimal places of price or size, under a new id."""
+        if error.needed > MAX_EXPONENT:
+            raise RangeError(error.value, f"needs more than {MAX_EXPONENT} decimal places")
+        price_exponent, size_exponent = instrument.price_exponent, instrument.size_exponent
+        if error.field == "price":
+            price_exponent = error.needed
+        else:
+            size_exponent = error.needed
+        return self._rescaled(instrument, price_exponent, size_exponent)
+
+    def _rescaled(
+        self, instrument: Instrument, price_exponent: int, size_exponent: int
+    ) -> Instrument:
+        rescaled = msgspec.structs.replace(
+            instrument,
+            id=self._next_id(),
+            price_exponent=price_exponent,
+            size_exponent=size_exponent,
+            price_increment=rescale(
+                instrument.price_increment, instrument.price_exponent, price_exponent
+            ),
+            size_increment=rescale(
+                instrument.size_increment, instrument.size_exponent, size_exponent
+            ),
+        )
+        symbol = instrument.venue_symbol
+        self._trades[symbol].instrument = rescaled
+        self._by_id[rescaled.id] = self.books[symbol]
+        self.instruments.add(rescaled)
+        return rescaled
+
+    def _redefined(self, book: SyncedBook, news: Instrument, now_ns: int) -> None:
+        """News of a followed instrument: more decimal places, or other digits in its checksum."""
+        held = book.instrument
+        price_exponent = max(held.price_exponent, news.price_exponent)
+        size_exponent = max(held.size_exponent, news.size_exponent)
+        if (price_exponent, size_exponent) != (held.price_exponent, held.size_exponent):
+            book.rescale(self._rescaled(held, price_exponent, size_exponent), now_ns)
+        digits = self.venue.checksum_digits(news)
+        if digits:
+            book.tracker.checksum = ChecksumRule(*digits)
+
+    def _book_update(self, event: events.BookUpdateEvent, received_ns: int) -> None:
+        self._followed(event.venue_symbol, received_ns).update(event, received_ns)
+
+    def _book_snapshot(self, event: events.BookSnapshotEvent, received_ns: int) -> None:
+        self._followed(event.venue_symbol, received_ns).snapshot(event, received_ns)
+
+    def _trade(self, event: events.TradeEvent, received_ns: int) -> None:
+        book = self._followed(event.venue_symbol, received_ns)
+        log = self._trades[event.venue_symbol]
+        for _ in range(2):
+            try:
+                log.trade(event, received_ns)
+                return
+            except PrecisionError as error:
+                book.rescale(self._rescale(book.instrument, error), received_ns)
+        log.trade(event, received_ns)
+
+    def _trade_mark(self, event: events.TradeMark, received_ns: int) -> None:
+        self._followed(event.venue_symbol, received_ns)
+        self._trades[event.venue_symbol].mark(event, received_ns)
+
+    def _alive(self, event: events.Alive, received_ns: int) -> None:
+        if event.venue_symbol is not None:
+            self._alive_ns[event.venue_symbol] = received_ns
+
+    def _instruments(self, event: events.Instruments, received_ns: int) -> None:
+        self.define(event.instruments, received_ns)
+
+    def _sequence_break(self, channel: Channel, received_ns: int) -> None:
+        """Messages of a connection are lost: any of its books may be wrong, any trade missing."""
+        self.fail(channel.symbols, BookState.INVALID, Reason.GAP, received_ns)
+        for symbol in channel.symbols:
+            if symbol in self._trades:
+                self._trades[symbol].broken(received_ns)
+
+    def _status(self, event: events.StatusEvent, received_ns: int) -> None:
+        self.status = event.status
+
+    def _malformed(self, event: events.Malformed, received_ns: int) -> None:
+        self.counts.malformed += 1
+        self._complain(event.venue_symbol, event.problem)
+        book = self.books.get(event.venue_symbol or "")
+        if event.book and book is not None and book.state is not BookState.INVALID:
+            book.fail(BookState.INVALID, Reason.MALFORMED, received_ns)

@@ -1,0 +1,141 @@
+"""Writes a venue's records into its ring, and keeps count of what happened.
+
+The only thing in a collector that knows both the encoder and the ring.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from alphapulse.clock import NO_TIME, wall_ns
+from alphapulse.delta import Encoder
+from alphapulse.errors import RingTooSmall
+from alphapulse.model import BookState, Channel, IdKind, Instrument, Reason, Side
+from alphapulse.shm import RingWriter
+
+
+class Counts(msgspec.Struct):
+    """What a collector has seen and done since its start."""
+
+    frames: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    """Bytes committed to the ring, padding included."""
+    records: int = 0
+    trades: int = 0
+    checksums_ok: int = 0
+    checksums_bad: int = 0
+    gaps: int = 0
+    resyncs: int = 0
+    malformed: int = 0
+    late_trades: int = 0
+    """Trades that came after they had been reported missing."""
+
+
+class Publisher:
+    """Encodes and writes records.
+
+    Parameters
+    ----------
+    writer : the venue's ring
+    exchange : name of the venue
+    announce : ``announce(received_ns)``: publishes all that a new, empty ring needs
+    """
+
+    def __init__(
+        self, writer: RingWriter, exchange: str, announce: Callable[[int], None]
+    ) -> None:
+        self.writer = writer
+        self.exchange = exchange
+        self.counts = Counts()
+        self._announce = announce
+        self._encoder = Encoder()
+
+    def write(self, record: Encoder | bytes) -> None:
+        """Write a record; a ring that has become too small for its books is enlarged first."""
+        before = self.writer.position
+        try:
+            self.writer.write(record)
+        except RingTooSmall as error:
+            kept = bytes(record)
+            self.writer.enlarge(error.needed_bytes)
+            self._announce(wall_ns())
+            self.write(kept)
+            return
+        self.counts.bytes_out += self.writer.position - before
+        self.counts.records += 1
+
+    def instrument(self, instrument: Instrument, received_ns: int) -> None:
+        """Announce an instrument."""
+        self.write(self._encoder.instrument(instrument, received_ns=received_ns))
+
+    def state(
+        self, instrument: Instrument, state: BookState, reason: Reason, received_ns: int
+    ) -> None:
+        """Tell a book's new state."""
+        self.write(
+            self._encoder.state(instrument.id, state=state, reason=reason, received_ns=received_ns)
+        )
+
+    def gap(
+        self,
+        instrument: Instrument | None,
+        channel: Channel,
+        reason: Reason,
+        received_ns: int,
+        *,
+        first: int | None = None,
+        last: int | None = None,
+        count: int | None = None,
+        since_ns: int = NO_TIME,
+    ) -> None:
+        """Tell a loss: what, from where to where, how many if known, why."""
+        self.counts.gaps += 1
+        self.write(
+            self._encoder.gap(
+                instrument.id if instrument else 0,
+                channel=channel,
+                reason=reason,
+                first=first,
+                last=last,
+                count=count,
+                since_ns=since_ns,
+                received_ns=received_ns,
+            )
+        )
+
+    def trade(
+        self,
+        instrument: Instrument,
+        *,
+        price: int,
+        size: int,
+        side: Side,
+        trade_id: int,
+        id_kind: IdKind,
+        matches: int,
+        exchange_ns: int,
+        received_ns: int,
+    ) -> None:
+        """Write a trade."""
+        self.counts.trades += 1
+        self.write(
+            self._encoder.trade(
+                instrument.id,
+                price=price,
+                size=size,
+                side=side,
+                trade_id=trade_id,
+                id_kind=id_kind,
+                matches=matches,
+                exchange_ns=exchange_ns,
+                received_ns=received_ns,
+            )
+        )
+
+    def heartbeat(self, received_ns: int) -> None:
+        """Tell that the collector lives."""
+        self.write(self._encoder.heartbeat(received_ns=received_ns))
+        self.writer.beat()

@@ -1,0 +1,286 @@
+"""One symbol's book on its way from the venue's frames to the ring, and whether it is right.
+
+States run ``syncing -> live -> stale | invalid -> syncing``. ``stale`` means that news may have
+been missed, ``invalid`` that the book is known or likely to be wrong; both need a new snapshot.
+Only a live book publishes deltas. What the book wants of the session (a resubscription, a REST
+snapshot) it says by calling ``want``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+
+from alphapulse.collectors.events import BookSnapshotEvent, BookUpdateEvent
+from alphapulse.collectors.publisher import Publisher
+from alphapulse.delta import BookTracker, Encoder
+from alphapulse.errors import ChecksumMismatch, CrossedBook, PrecisionError
+from alphapulse.model import BookState, Channel, Instrument, Reason
+
+MAX_BUFFERED_FRAMES = 20_000
+MAX_BUFFERED_BYTES = 32 << 20
+MAX_BUFFERED_SECONDS = 300
+
+Want = Callable[[str, Reason], None]
+"""``want(venue_symbol, reason)``: the book needs a new snapshot from the venue."""
+
+
+Rescale = Callable[[Instrument, PrecisionError], Instrument]
+"""``rescale(instrument, error)``: a new instrument that has the decimal places it lacked."""
+
+
+class SyncedBook(ABC):
+    """A symbol's book and its state.
+
+    Parameters
+    ----------
+    tracker : the book itself
+    publisher : where records go
+    want : how to ask for a new snapshot
+    rescale : how to get an instrument with more decimal places
+    """
+
+    def __init__(
+        self, tracker: BookTracker, publisher: Publisher, want: Want, rescale: Rescale
+    ) -> None:
+        self.tracker = tracker
+        self.state = BookState.SYNCING
+        self.reason = Reason.STARTED
+        self._publisher = publisher
+        self._want = want
+        self._rescale = rescale
+        self._loaded = False
+
+    @property
+    def instrument(self) -> Instrument:
+        return self.tracker.instrument
+
+    def announce(self, received_ns: int) -> None:
+        """Publish the instrument and where its book stands, as a new ring needs it."""
+        self._publisher.instrument(self.instrument, received_ns)
+        if self.state is BookState.LIVE:
+            self._publisher.write(self.tracker.repeat(received_ns=received_ns))
+        self._publisher.state(self.instrument, self.state, self.reason, received_ns)
+
+    def repeat(self, received_ns: int) -> None:
+        """Publish the current book once more, for newcomers."""
+        if self.state is BookState.LIVE:
+            self._publisher.write(self.tracker.repeat(received_ns=received_ns))
+
+    def rescale(self, instrument: Instrument, received_ns: int) -> None:
+        """Go on under an instrument with other exponents.
+
+        Raises
+        ------
+        RangeError
+            a price or size of the book doesn't fit the new exponents; nothing has changed
+        """
+        record = self.tracker.rescaled(instrument, received_ns=received_ns)
+        self._publisher.instrument(instrument, received_ns)
+        if self.state is BookState.LIVE:
+            self._publisher.write(record)
+        self._publisher.state(instrument, self.state, Reason.RESCALED, received_ns)
+
+    def fail(self, state: BookState, reason: Reason, received_ns: int) -> None:
+        """The book can't be trusted any more: tell it, and ask for a new snapshot."""
+        self._enter(state, reason, received_ns)
+        self._want(self.instrument.venue_symbol, reason)
+
+    def resyncing(self, reason: Reason, received_ns: int) -> None:
+        """A new snapshot has been asked for."""
+        self._enter(BookState.SYNCING, reason, received_ns)
+
+    def _enter(self, state: BookState, reason: Reason, received_ns: int) -> None:
+        if state is not self.state:
+            self.state, self.reason = state, reason
+            self._publisher.state(self.instrument, state, reason, received_ns)
+
+    @abstractmethod
+    def snapshot(self, event: BookSnapshotEvent, received_ns: int) -> None:
+        """Take the whole book from the venue. Raises `FixedPointError`, then nothing has changed."""
+
+    @abstractmethod
+    def update(self, event: BookUpdateEvent, received_ns: int) -> None:
+        """Take changed levels from the venue. Raises `FixedPointError`, then nothing has changed."""
+
+    def _load(self, event: BookSnapshotEvent, received_ns: int) -> bool:
+        """Make a snapshot the book; False if it is wrong in itself."""
+        reason = Reason.RESYNCED if self._loaded else Reason.SUBSCRIBED
+
+        def load() -> Encoder:
+            return self.tracker.load(
+                event.parts,
+                reason=reason,
+                checksum=event.checksum,
+                limit=event.limit,
+                exchange_ns=event.exchange_ns,
+                received_ns=received_ns,
+            )
+
+        if not self._checked(load, event.checksum, received_ns):
+            return False
+        self._loaded = True
+        self._enter(BookState.LIVE, reason, received_ns)
+        return True
+
+    def _apply(self, event: BookUpdateEvent, received_ns: int) -> bool:
+        """Apply an update to a live book; False if the book turned out to be wrong."""
+
+        def update() -> Encoder | None:
+            return self.tracker.update(
+                event.parts,
+                checksum=event.checksum,
+                exchange_ns=event.exchange_ns,
+                received_ns=received_ns,
+            )
+
+        return self._checked(update, event.checksum, received_ns)
+
+    def _checked(
+        self, change: Callable[[], Encoder | None], checksum: int | None, received_ns: int
+    ) -> bool:
+        """Change the book and publish the record; False, and a new state, if it is wrong now."""
+        counts = self._publisher.counts
+        try:
+            record = self._precise(change, received_ns)
+        except ChecksumMismatch:
+            counts.checksums_bad += 1
+            self.fail(BookState.INVALID, Reason.CHECKSUM, received_ns)
+            return False
+        except CrossedBook:
+            self.fail(BookState.INVALID, Reason.CROSSED, received_ns)
+            return False
+        if checksum is not None and self.tracker.checksum is not None:
+            counts.checksums_ok += 1
+        if record is not None:
+            self._publisher.write(record)
+        return True
+
+    def _precise(
+        self, change: Callable[[], Encoder | None], received_ns: int
+    ) -> Encoder | None:
+        """Change the book, first giving it the decimal places that it turns out to lack."""
+        # Once for the price and once for the size; a third time can't come.
+        for _ in range(2):
+            try:
+                return change()
+            except PrecisionError as error:
+                self.rescale(self._rescale(self.instrument, error), received_ns)
+        return change()
+
+class StreamedBook(SyncedBook):
+    """A book whose snapshots come as frames among its updates (Coinbase, Kraken)."""
+
+    def snapshot(self, event: BookSnapshotEvent, received_ns: int) -> None:
+        self._load(event, received_ns)
+
+    def update(self, event: BookUpdateEvent, received_ns: int) -> None:
+        # Updates of an earlier subscription may still arrive while the snapshot is on its way.
+        if self.state is BookState.LIVE:
+            self._apply(event, received_ns)
+
+
+class SequencedBook(SyncedBook):
+    """A book made of numbered updates on top of a REST snapshot (Binance.US).
+
+    The stream is opened first and its updates are kept; the snapshot must then fall into them.
+    One that is too old is asked for again and the kept updates stay, or it would never fit.
+    """
+
+    def __init__(
+        self, tracker: BookTracker, publisher: Publisher, want: Want, rescale: Rescale
+    ) -> None:
+        super().__init__(tracker, publisher, want, rescale)
+        self._last_id = 0
+        self._buffer: deque[tuple[BookUpdateEvent, int]] = deque()
+        self._buffered_bytes = 0
+
+    def update(self, event: BookUpdateEvent, received_ns: int) -> None:
+        first, last = _ids(event)
+        if self.state is not BookState.LIVE:
+            self._keep(event, received_ns)
+            if len(self._buffer) == 1 and self.state is BookState.SYNCING:
+                self._want(self.instrument.venue_symbol, self.reason)
+        elif first > self._last_id + 1:
+            self._gap(first, received_ns)
+            self._keep(event, received_ns)
+        elif last > self._last_id and self._apply(event, received_ns):
+            self._last_id = last
+
+    def snapshot(self, event: BookSnapshotEvent, received_ns: int) -> None:
+        if event.last_id is None:
+            raise ValueError("a snapshot of a sequenced book needs the id of its last update")
+        if self.state is BookState.LIVE and event.last_id <= self._last_id:
+            return
+        while self._buffer and _ids(self._buffer[0][0])[1] <= event.last_id:
+            self._drop_oldest()
+        if self._buffer and _ids(self._buffer[0][0])[0] > event.last_id + 1:
+            self._want(self.instrument.venue_symbol, self.reason)
+            return
+        if self._load(event, received_ns):
+            self._last_id = event.last_id
+            self._replay()
+
+    def fail(self, state: BookState, reason: Reason, received_ns: int) -> None:
+        super().fail(state, reason, received_ns)
+        self._clear()
+
+    def _replay(self) -> None:
+        """Apply the kept updates that follow the snapshot; they may have a gap of their own."""
+        while self._buffer and self.state is BookState.LIVE:
+            event, received_ns = self._buffer[0]
+            first, last = _ids(event)
+            if first > self._last_id + 1:
+                rest = list(self._buffer)
+                self._gap(first, received_ns)
+                for kept, kept_ns in rest:
+                    self._keep(kept, kept_ns)
+                return
+            self._drop_oldest()
+            if self._apply(event, received_ns):
+                self._last_id = last
+
+    def _gap(self, first: int, received_ns: int) -> None:
+        missed = first - self._last_id - 1
+        self._publisher.gap(
+            self.instrument,
+            Channel.ORDERBOOK,
+            Reason.GAP,
+            received_ns,
+            first=self._last_id + 1,
+            last=first - 1,
+            count=missed,
+        )
+        self.fail(BookState.INVALID, Reason.GAP, received_ns)
+
+    def _keep(self, event: BookUpdateEvent, received_ns: int) -> None:
+        """Keep an update for after the snapshot; the oldest go where there are too many."""
+        self._buffer.append((event, received_ns))
+        self._buffered_bytes += _size(event)
+        oldest_ns = received_ns - MAX_BUFFERED_SECONDS * 1_000_000_000
+        while (
+            len(self._buffer) > MAX_BUFFERED_FRAMES
+            or self._buffered_bytes > MAX_BUFFERED_BYTES
+            or self._buffer[0][1] < oldest_ns
+        ):
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        event, _ = self._buffer.popleft()
+        self._buffered_bytes -= _size(event)
+
+    def _clear(self) -> None:
+        self._buffer.clear()
+        self._buffered_bytes = 0
+
+
+def _ids(event: BookUpdateEvent) -> tuple[int, int]:
+    if event.first_id is None or event.last_id is None:
+        raise ValueError("an update of a sequenced book needs the ids of its changes")
+    return event.first_id, event.last_id
+
+
+def _size(event: BookUpdateEvent) -> int:
+    return sum(len(memoryview(part.raw)) for part in event.parts)
+

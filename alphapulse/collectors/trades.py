@@ -1,0 +1,142 @@
+"""Trades of one symbol: each once, in the venue's order, and every loss reported with its size."""
+
+from __future__ import annotations
+
+from alphapulse.clock import NO_TIME
+from alphapulse.collectors.events import TradeEvent, TradeMark
+from alphapulse.collectors.publisher import Publisher
+from alphapulse.errors import RangeError
+from alphapulse.fixed import INT64_MAX, parse_decimal
+from alphapulse.model import Channel, IdKind, Instrument, Reason
+
+MOST_MISSING_RANGES = 64
+"""Reported losses remembered, so that a trade that comes late after all is told from a repeat."""
+
+
+class TradeLog:
+    """Checks the ids of one symbol's trades and publishes each trade once.
+
+    Parameters
+    ----------
+    instrument : the symbol's instrument
+    publisher : where trades and gaps go
+    """
+
+    def __init__(self, instrument: Instrument, publisher: Publisher) -> None:
+        self.instrument = instrument
+        self._publisher = publisher
+        self._kind: IdKind | None = None
+        self._last: int | None = None
+        self._last_ns = NO_TIME
+        self._promised: int | None = None
+        self._missing: list[tuple[int, int]] = []
+        self._reconnected = False
+        self._bridged = True
+
+    def reconnected(self) -> None:
+        """The connection is a new one: what is missing now was lost in between."""
+        self._reconnected = self._last is not None
+        self._bridged = not self._reconnected
+        self._promised = None
+
+    def broken(self, received_ns: int) -> None:
+        """Messages of the connection are lost; how many trades were in them nobody can tell."""
+        self._publisher.gap(
+            self.instrument, Channel.TRADES, Reason.GAP, received_ns, since_ns=self._last_ns
+        )
+
+    def trade(self, event: TradeEvent, received_ns: int) -> None:
+        """Publish a trade unless it was published before; report those missing before it.
+
+        Raises
+        ------
+        FixedPointError
+            price or size can't be held at the instrument's exponents, or aren't positive
+        """
+        if self._kind is None:
+            self._kind = event.id_kind
+        elif event.id_kind is not self._kind:
+            # Single and aggregated trades tell of the same matches: the kind seen first counts.
+            return
+        price, size = self._scaled(event)
+        if event.recent and not self._reconnected:
+            # Made before we listened: they only tell where we begin.
+            self._last = max(event.trade_id, self._last or 0)
+            self._last_ns = received_ns
+            return
+        if self._last is not None:
+            if event.trade_id <= self._last and not self._was_missing(event.trade_id):
+                self._bridged = True
+                return
+            if event.trade_id > self._last + 1 and (event.contiguous or not self._bridged):
+                self._lost(event.trade_id - 1, received_ns, countable=event.contiguous)
+        self._last = max(event.trade_id, self._last or 0)
+        self._last_ns = received_ns
+        self._reconnected = self._reconnected and event.recent
+        self._bridged = True
+        self._publisher.trade(
+            self.instrument,
+            price=price,
+            size=size,
+            side=event.side,
+            trade_id=event.trade_id,
+            id_kind=event.id_kind,
+            matches=event.matches,
+            exchange_ns=event.exchange_ns,
+            received_ns=received_ns,
+        )
+
+    def _scaled(self, event: TradeEvent) -> tuple[int, int]:
+        price = parse_decimal(event.price, self.instrument.price_exponent)
+        size = parse_decimal(event.size, self.instrument.size_exponent)
+        if price <= 0:
+            raise RangeError(event.price, "is no price of a trade")
+        if size <= 0:
+            raise RangeError(event.size, "is no size of a trade")
+        if not 0 <= event.trade_id <= INT64_MAX:
+            raise RangeError(str(event.trade_id), "is no trade id")
+        return price, size
+
+    def mark(self, mark: TradeMark, received_ns: int) -> None:
+        """Compare with the id of the last trade as the venue tells it.
+
+        A heartbeat may overtake its trade, so its id counts as missing only when the next
+        heartbeat comes and the trade hasn't.
+        """
+        if self._last is None:
+            self._last, self._last_ns = mark.last_trade_id, received_ns
+            return
+        due = mark.last_trade_id if mark.settled else self._promised
+        self._promised = None if mark.settled else mark.last_trade_id
+        if due is not None and due > self._last:
+            self._lost(due, received_ns, countable=True)
+            self._last = due
+            self._last_ns = received_ns
+        if mark.settled:
+            self._reconnected = False
+
+    def _lost(self, last: int, received_ns: int, *, countable: bool) -> None:
+        assert self._last is not None
+        first = self._last + 1
+        self._missing.append((first, last))
+        del self._missing[:-MOST_MISSING_RANGES]
+        self._publisher.gap(
+            self.instrument,
+            Channel.TRADES,
+            Reason.RECONNECTED if self._reconnected else Reason.GAP,
+            received_ns,
+            first=first,
+            last=last,
+            count=last - first + 1 if countable else None,
+            since_ns=self._last_ns,
+        )
+
+    def _was_missing(self, trade_id: int) -> bool:
+        """Whether a late trade was reported missing; from now on it isn't."""
+        for index, (first, last) in enumerate(self._missing):
+            if first <= trade_id <= last:
+                rest = [(first, trade_id - 1), (trade_id + 1, last)]
+                self._missing[index : index + 1] = [part for part in rest if part[0] <= part[1]]
+                self._publisher.counts.late_trades += 1
+                return True
+        return False

@@ -1,0 +1,251 @@
+"""The contract of a venue: frames in, events and outgoing messages out, no I/O.
+
+A `Venue` knows one exchange's protocol; it makes a `Channel` per WebSocket connection, which holds
+what belongs to that connection alone (sequence numbers, request ids, acknowledgements to come).
+`session.py` drives any venue over real connections, `alphapulse normalize` over a recorded one.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+import msgspec
+
+from alphapulse.clock import NO_TIME, parse_iso8601
+from alphapulse.collectors.events import BookSnapshotEvent, Malformed, TradeEvent, VenueEvent
+from alphapulse.config import VenueSettings
+from alphapulse.errors import AlphaPulseError
+from alphapulse.model import Instrument
+
+
+class RestRequest(NamedTuple):
+    """A GET request to the venue's REST service.
+
+    Parameters
+    ----------
+    path : path and query, from the slash on
+    weight : what it costs of the venue's REST budget
+    headers : further headers (an API key)
+    """
+
+    path: str
+    weight: int = 1
+    headers: Mapping[str, str] = {}
+
+
+class Budget(NamedTuple):
+    """At most ``count`` per ``seconds``; ``burst`` may come at once."""
+
+    count: float
+    seconds: float
+    burst: float
+
+
+class Limits(NamedTuple):
+    """What the venue allows one address, shared by all of its connections."""
+
+    connects: Budget
+    messages: Budget
+    """Client messages of one connection."""
+    rest_weight: Budget
+
+
+class Liveness(NamedTuple):
+    """Signs of life that the venue promises, in seconds; None where it promises nothing."""
+
+    connection_seconds: float | None
+    """Longest silence of a healthy connection; None: probe with a WebSocket ping."""
+    symbol_seconds: float | None
+    """Longest silence of a healthy symbol (per-product heartbeats)."""
+    rotate_seconds: float | None
+    """Replace a connection of this age by an overlapping one."""
+
+
+class TradesPage(NamedTuple):
+    """A page of a venue's REST trades, oldest first.
+
+    Parameters
+    ----------
+    trades : the trades
+    more : the request for the next page towards the end of the range; None at the end
+    """
+
+    trades: list[TradeEvent]
+    more: RestRequest | None
+
+
+class Channel(ABC):
+    """One WebSocket connection's side of the protocol.
+
+    Parameters
+    ----------
+    symbols : the instruments that the connection carries
+    """
+
+    def __init__(self, symbols: Sequence[Instrument]) -> None:
+        self.symbols = {instrument.venue_symbol: instrument for instrument in symbols}
+        self.awaited: set[tuple[str, str]] = set()
+        """(channel, venue symbol) of subscriptions that the venue hasn't answered yet."""
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """Where to connect."""
+
+    @abstractmethod
+    def open(self, now_ns: int) -> list[bytes]:
+        """Messages to send as soon as the connection is open."""
+
+    @abstractmethod
+    def resubscribe(self, venue_symbol: str, now_ns: int) -> list[bytes]:
+        """Messages that make the venue send that symbol's book anew; none where REST does it."""
+
+    @abstractmethod
+    def decode(self, data: bytes | memoryview) -> list[VenueEvent]:
+        """Events of one frame. Raises ``msgspec.MsgspecError`` or ``ValueError`` if malformed."""
+
+    def receive(self, data: bytes | memoryview) -> list[VenueEvent]:
+        """Events of one frame; never raises: what can't be used comes back as `Malformed`."""
+        try:
+            return self.decode(data)
+        except (msgspec.MsgspecError, ValueError, AlphaPulseError) as error:
+            return [self._malformed(data, error)]
+
+    def _malformed(self, data: bytes | memoryview, error: Exception) -> Malformed:
+        head = bytes(data[:_NAMED_WITHIN_BYTES])
+        symbol = self.symbol_of(head)
+        problem = f"{error} in a frame of {len(data)} bytes: {_shorten(head)}"
+        return Malformed(symbol, problem, book=symbol is not None and self.is_book(head))
+
+    @abstractmethod
+    def symbol_of(self, head: bytes) -> str | None:
+        """The symbol that a frame which doesn't decode seems to be about."""
+
+    @abstractmethod
+    def is_book(self, head: bytes) -> bool:
+        """Whether a frame which doesn't decode seems to be about a book."""
+
+
+class Venue(ABC):
+    """One exchange's protocol.
+
+    Parameters
+    ----------
+    settings : the section ``venues.<name>`` of the settings
+    """
+
+    name: ClassVar[str]
+    limits: ClassVar[Limits]
+
+    def __init__(self, settings: VenueSettings) -> None:
+        self.settings = settings
+
+    @property
+    @abstractmethod
+    def book_channel(self) -> str:
+        """The subscription whose refusal means that a symbol's book won't come."""
+
+    @property
+    @abstractmethod
+    def liveness(self) -> Liveness:
+        """Signs of life that the venue promises."""
+
+    @property
+    @abstractmethod
+    def sequenced(self) -> bool:
+        """Whether books come as numbered changes to a REST snapshot (else by snapshot frames)."""
+
+    @property
+    def depth(self) -> int:
+        """Levels a side subscribed to, and so kept; 0 for all."""
+        return 0
+
+    @abstractmethod
+    def metadata_request(self) -> RestRequest | None:
+        """Where the instruments are listed; None where they come over the WebSocket."""
+
+    @abstractmethod
+    def parse_metadata(self, body: bytes) -> list[Instrument]:
+        """Instruments of a metadata answer. Raises ``msgspec.MsgspecError``, ``ValueError``."""
+
+    @abstractmethod
+    def channel(self, symbols: Sequence[Instrument]) -> Channel:
+        """The protocol of a new connection that carries these instruments."""
+
+    def plan(self, symbols: Sequence[Instrument]) -> list[list[Instrument]]:
+        """Which instruments share a connection."""
+        size = self.settings.symbols_per_connection
+        return [list(symbols[i : i + size]) for i in range(0, len(symbols), size)]
+
+    def checksum_digits(self, instrument: Instrument) -> tuple[int, int] | None:
+        """Decimal places of price and size in the venue's checksum; None if it has none."""
+        return None
+
+    @abstractmethod
+    def snapshot_request(self, instrument: Instrument) -> RestRequest | None:
+        """Where the whole book is, for synchronising or for checking it; None if nowhere."""
+
+    @abstractmethod
+    def parse_snapshot(self, instrument: Instrument, body: bytes) -> BookSnapshotEvent:
+        """The book of a REST answer. Raises ``msgspec.MsgspecError``, ``ValueError``."""
+
+    def parse_budget(self, body: bytes) -> Budget | None:
+        """The REST budget that a metadata answer states; None where it states none."""
+        return None
+
+    @abstractmethod
+    def trades_request(
+        self, instrument: Instrument, after_id: int, since_ns: int
+    ) -> RestRequest | None:
+        """Where trades later than ``after_id``, made at ``since_ns`` or later, are listed."""
+
+    @abstractmethod
+    def parse_trades(
+        self, instrument: Instrument, request: RestRequest, body: bytes, headers: Mapping[str, str]
+    ) -> TradesPage:
+        """One page of an answer to `trades_request`."""
+
+
+_NAMED_WITHIN_BYTES = 512
+"""A frame names its symbol near its beginning; a 50 MB one isn't searched whole."""
+
+_NUMBER_STARTS = frozenset("-0123456789")
+
+
+def _shorten(head: bytes) -> str:
+    text = head[:120].decode("utf-8", "replace")
+    return text + "..." if len(head) > 120 else text
+
+
+def search_text(pattern: re.Pattern[bytes], head: bytes) -> str | None:
+    """First group of a pattern in the beginning of a frame, as text."""
+    match = pattern.search(head)
+    return match[1].decode("utf-8", "replace") if match else None
+
+
+def scalar_text(raw: msgspec.Raw) -> str:
+    """Digits of a JSON number, or content of a JSON string, exactly as the venue sent them.
+
+    Raises
+    ------
+    ValueError
+        it is neither
+    """
+    text = bytes(raw).decode()
+    if len(text) >= 2 and text[0] == '"':
+        return text[1:-1]
+    if text[:1] in _NUMBER_STARTS and text:
+        return text
+    raise ValueError(f"{_shorten(bytes(raw))} is neither a number nor a string")
+
+
+def timestamp_ns(text: str) -> int:
+    """Nanoseconds of a venue's ISO 8601 time; ``NO_TIME`` where it is a zero time.
+
+    Venues write "unknown" as year 1 or as the epoch itself.
+    """
+    value = parse_iso8601(text)
+    return value if value > 0 else NO_TIME
