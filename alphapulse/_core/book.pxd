@@ -1,0 +1,28 @@
+from libc.stdint cimport int64_t, uint32_t
+
+from alphapulse._core.changes cimport ChangeSet
+from alphapulse._core.levels cimport LevelStage
+from alphapulse._core.sides cimport Level, SideArray
+
+
+cdef class Book:
+    cdef readonly Py_ssize_t depth
+    cdef readonly ChangeSet changes
+    # Bids, then asks.
+    cdef SideArray sides[2]
+    cdef void touch(self, int side, int64_t price, int64_t size) noexcept nogil
+    cdef void truncate(self, int side) noexcept nogil
+    cdef int fill(self, SideArray* fresh, ChangeSet levels) except -1
+    cdef int apply_stage(self, LevelStage stage) except -1
+    cdef int load_stage(self, LevelStage stage) except -1
+    cdef bint is_crossed(self) noexcept nogil
+    cdef uint32_t checksum(self, int price_shift, int size_shift) noexcept nogil
+
+
+cdef class TopView:
+    cdef readonly Py_ssize_t depth
+    cdef readonly ChangeSet changes
+    cdef SideArray sides[2]
+    cdef Py_ssize_t shown(self, const SideArray* side) noexcept nogil
+    cdef void compare(self, int which, const SideArray* source) noexcept nogil
+    cdef int advance_to(self, Book book) except -1
