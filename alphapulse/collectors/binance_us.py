@@ -28,8 +28,7 @@ from alphapulse.collectors.venue import (
     Venue,
     search_text,
 )
-from alphapulse.config import VenueSettings
-from alphapulse.errors import ConfigError
+from alphapulse.config import BinanceUsSettings
 from alphapulse.fixed import decimal_places, parse_decimal
 from alphapulse.model import IdKind, Instrument, Side
 from alphapulse.symbols import unified_symbol, unify_asset
@@ -39,9 +38,6 @@ DEPTH_WEIGHTS = ((100, 1), (500, 5), (1000, 10), (5000, 50))
 
 MAX_STREAMS = 1024
 """Streams that one connection takes."""
-
-ROTATE_SECONDS = 23 * 3600.0
-"""A connection is cut after 24 h: replaced an hour before, by one that overlaps it."""
 
 REST_PAGE = 1000
 _EVENTS = frozenset({"depthUpdate", "trade", "aggTrade"})
@@ -168,15 +164,18 @@ def epoch_ns(value: int) -> int:
 class BinanceUsChannel(Channel):
     """One combined connection; its streams are named in the URL, so nothing is sent."""
 
-    def __init__(self, settings: VenueSettings, symbols: Sequence[Instrument]) -> None:
+    def __init__(self, venue: BinanceUs, symbols: Sequence[Instrument]) -> None:
         super().__init__(symbols)
-        self._settings = settings
+        self._venue = venue
 
     @property
     def url(self) -> str:
-        kinds = ("depth@100ms", "aggTrade" if self._settings.trades == "agg" else "trade")
+        settings = self._venue.settings
+        kinds = ["depth@100ms"] if self._venue.books else []
+        if self._venue.trades:
+            kinds.append("aggTrade" if settings.trades == "agg" else "trade")
         names = [f"{name.lower()}@{kind}" for name in self.symbols for kind in kinds]
-        return f"{self._settings.ws_url.rstrip('/')}/stream?streams={'/'.join(names)}"
+        return f"{settings.ws_url.rstrip('/')}/stream?streams={'/'.join(names)}"
 
     def open(self, now_ns: int) -> list[bytes]:
         return []
@@ -246,14 +245,9 @@ class BinanceUs(Venue):
         connects=Budget(30, 60, 5), messages=Budget(4, 1, 4), rest_weight=Budget(1000, 60, 200)
     )
 
-    def __init__(self, settings: VenueSettings) -> None:
+    def __init__(self, settings: BinanceUsSettings) -> None:
         super().__init__(settings)
-        limits = [limit for limit, _ in DEPTH_WEIGHTS]
-        if not 1 <= settings.snapshot_limit <= limits[-1]:
-            raise ConfigError(
-                "venues.binance_us.snapshot_limit",
-                f"{settings.snapshot_limit} is not from 1 to {limits[-1]}",
-            )
+        self.settings: BinanceUsSettings = settings
 
     @property
     def book_channel(self) -> str:
@@ -262,7 +256,7 @@ class BinanceUs(Venue):
     @property
     def liveness(self) -> Liveness:
         # The venue pings every 3 minutes only, and a quiet symbol sends nothing: probe it.
-        return Liveness(None, None, ROTATE_SECONDS)
+        return Liveness(None, None, self.settings.rotate_seconds)
 
     @property
     def sequenced(self) -> bool:
@@ -309,7 +303,7 @@ class BinanceUs(Venue):
         return [list(symbols[i : i + size]) for i in range(0, len(symbols), size)]
 
     def channel(self, symbols: Sequence[Instrument]) -> BinanceUsChannel:
-        return BinanceUsChannel(self.settings, symbols)
+        return BinanceUsChannel(self, symbols)
 
     def snapshot_request(self, instrument: Instrument) -> RestRequest | None:
         limit = self.settings.snapshot_limit

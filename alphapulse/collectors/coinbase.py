@@ -42,7 +42,7 @@ from alphapulse.collectors.venue import (
     search_text,
     timestamp_ns,
 )
-from alphapulse.config import VenueSettings
+from alphapulse.config import CoinbaseSettings
 from alphapulse.delta import LevelLayout
 from alphapulse.errors import ConfigError
 from alphapulse.fixed import decimal_places, parse_decimal
@@ -161,7 +161,11 @@ class ExchangeChannel(Channel):
         return self._venue.settings.ws_url
 
     def open(self, now_ns: int) -> list[bytes]:
-        channels = [self._venue.book_channel, "matches", "heartbeat"]
+        channels = ["heartbeat"]
+        if self._venue.books:
+            channels.append(self._venue.book_channel)
+        if self._venue.trades:
+            channels.append("matches")
         self.awaited.update((channel, name) for channel in channels for name in self.symbols)
         return [self._request("subscribe", list(self.symbols), channels, now_ns)]
 
@@ -263,12 +267,13 @@ class Coinbase(Venue):
         connects=Budget(8, 1, 8), messages=Budget(8, 1, 20), rest_weight=Budget(8, 1, 10)
     )
 
-    def __init__(self, settings: VenueSettings) -> None:
+    def __init__(self, settings: CoinbaseSettings) -> None:
         super().__init__(settings)
-        keys = (settings.api_key, settings.api_secret, settings.passphrase)
+        self.settings: CoinbaseSettings = settings
+        keys = (settings.api_key, settings.api_secret, settings.api_passphrase)
         if any(keys) and not all(keys):
             raise ConfigError(
-                "venues.coinbase.api_key", "api_key, api_secret and passphrase go together"
+                "venues.coinbase.api_key", "api_key, api_secret and api_passphrase go together"
             )
         self.authenticated = all(keys) and settings.feed == "exchange"
 
@@ -330,7 +335,7 @@ class Coinbase(Venue):
         digest = hmac.digest(secret, f"{stamp}GET/users/self/verify".encode(), hashlib.sha256)
         return {
             "key": self.settings.api_key,
-            "passphrase": self.settings.passphrase,
+            "passphrase": self.settings.api_passphrase,
             "timestamp": stamp,
             "signature": base64.b64encode(digest).decode(),
         }

@@ -25,13 +25,14 @@ from alphapulse.collectors.events import (
     VenueEvent,
 )
 from alphapulse.collectors.venue import Channel, search_text, timestamp_ns
-from alphapulse.config import VenueSettings
+from alphapulse.config import CoinbaseSettings
 from alphapulse.delta import LevelLayout
 from alphapulse.model import Instrument, Side
 
 LEVELS = LevelLayout.objects(price="price_level", size="new_quantity", side="side")
 _PRODUCT = re.compile(rb'"product_id"\s*:\s*"([^"]{1,32})"')
 _CHANNELS = frozenset({"l2_data", "market_trades", "heartbeats", "subscriptions"})
+_CHANNEL_NAMES = {"orderbook": "level2", "trades": "market_trades"}
 _SAME = {"BUY": Side.BUY, "SELL": Side.SELL}
 _OPPOSITE = {"BUY": Side.SELL, "SELL": Side.BUY}
 
@@ -96,7 +97,7 @@ _ENCODE = msgspec.json.Encoder().encode
 class AdvancedChannel(Channel):
     """One connection to Advanced Trade."""
 
-    def __init__(self, settings: VenueSettings, symbols: Sequence[Instrument]) -> None:
+    def __init__(self, settings: CoinbaseSettings, symbols: Sequence[Instrument]) -> None:
         super().__init__(symbols)
         self._settings = settings
         # Who the side belongs to is contradicted between sources. [?]
@@ -109,8 +110,9 @@ class AdvancedChannel(Channel):
 
     def open(self, now_ns: int) -> list[bytes]:
         products = list(self.symbols)
-        self.awaited.update((name, product) for name in _BOTH for product in products)
-        requests = [_request("subscribe", name, products) for name in _BOTH]
+        names = [_CHANNEL_NAMES[channel] for channel in self._settings.channels]
+        self.awaited.update((name, product) for name in names for product in products)
+        requests = [_request("subscribe", name, products) for name in names]
         return [_request("subscribe", "heartbeats", None), *requests]
 
     def resubscribe(self, venue_symbol: str, now_ns: int) -> list[bytes]:
@@ -204,9 +206,6 @@ class AdvancedChannel(Channel):
 
     def is_book(self, head: bytes) -> bool:
         return b'"l2_data"' in head
-
-
-_BOTH = ("level2", "market_trades")
 
 
 def _request(method: str, channel: str, products: list[str] | None) -> bytes:

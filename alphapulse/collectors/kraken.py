@@ -37,13 +37,12 @@ from alphapulse.collectors.venue import (
     search_text,
     timestamp_ns,
 )
+from alphapulse.config import KrakenSettings
 from alphapulse.delta import LevelLayout
-from alphapulse.errors import ConfigError
 from alphapulse.fixed import decimal_places, parse_decimal
 from alphapulse.model import BookSide, Instrument, Side
 from alphapulse.symbols import UNIFIED_ASSETS, unified_symbol, unify_asset
 
-DEPTHS = (10, 25, 100, 500, 1000)
 SYMBOLS_PER_REQUEST = 50
 """Symbols subscribed to in one message: one message each runs into `Exceeded msg rate`."""
 
@@ -164,8 +163,10 @@ class KrakenChannel(Channel):
         messages = []
         for start in range(0, len(names), SYMBOLS_PER_REQUEST):
             batch = names[start : start + SYMBOLS_PER_REQUEST]
-            messages.append(self._subscribe("book", batch, depth=self._venue.depth))
-            messages.append(self._subscribe("trade", batch))
+            if self._venue.books:
+                messages.append(self._subscribe("book", batch, depth=self._venue.depth))
+            if self._venue.trades:
+                messages.append(self._subscribe("trade", batch))
         return messages
 
     def resubscribe(self, venue_symbol: str, now_ns: int) -> list[bytes]:
@@ -267,13 +268,9 @@ class Kraken(Venue):
         connects=Budget(100, 600, 10), messages=Budget(5, 1, 10), rest_weight=Budget(1, 1, 5)
     )
 
-    def __init__(self, settings: VenueSettings) -> None:
+    def __init__(self, settings: KrakenSettings) -> None:
         super().__init__(settings)
-        if self.depth not in DEPTHS:
-            raise ConfigError(
-                "venues.kraken.depth",
-                f"{self.depth} is no depth of Kraken's book channel; use one of {DEPTHS}",
-            )
+        self.settings: KrakenSettings = settings
         self._digits: dict[str, tuple[int, int]] = {}
 
     @property

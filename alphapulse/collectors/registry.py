@@ -6,13 +6,13 @@ from alphapulse.collectors.binance_us import BinanceUs
 from alphapulse.collectors.coinbase import Coinbase
 from alphapulse.collectors.kraken import Kraken
 from alphapulse.collectors.venue import Venue
-from alphapulse.config import VenueSettings
+from alphapulse.config import VenuesSettings
 from alphapulse.errors import ConfigError
 
-VENUES: dict[str, type[Venue]] = {venue.name: venue for venue in (Coinbase, Kraken, BinanceUs)}
+VENUES: tuple[str, ...] = (Coinbase.name, Kraken.name, BinanceUs.name)
 
 
-def make_venue(name: str, settings: VenueSettings) -> Venue:
+def make_venue(name: str, settings: VenuesSettings) -> Venue:
     """The venue of that name.
 
     Raises
@@ -20,6 +20,10 @@ def make_venue(name: str, settings: VenueSettings) -> Venue:
     ConfigError
         there is none, or its settings contradict its protocol
     """
-    if name not in VENUES:
-        raise ConfigError(f"venues.{name}", f"no such venue; known are {', '.join(VENUES)}")
-    return VENUES[name](settings)
+    if name == Coinbase.name:
+        return Coinbase(settings.coinbase)
+    if name == Kraken.name:
+        return Kraken(settings.kraken)
+    if name == BinanceUs.name:
+        return BinanceUs(settings.binance_us)
+    raise ConfigError(f"venues.{name}", f"no such venue; known are {', '.join(VENUES)}")

@@ -142,6 +142,8 @@ class Venue(ABC):
 
     def __init__(self, settings: VenueSettings) -> None:
         self.settings = settings
+        self.books = "orderbook" in settings.channels
+        self.trades = "trades" in settings.channels
 
     @property
     @abstractmethod

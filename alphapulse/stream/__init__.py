@@ -1,0 +1,1 @@
+"""The WebSocket fan-out server and the JSON events that it sends."""
