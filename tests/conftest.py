@@ -1,15 +1,54 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use, and the rule that nothing is skipped unseen.
+
+In continuous integration (``CI`` set in the environment) a skipped test is a failed one, unless it
+is for want of the captures, which the repository doesn't hold.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support import CAPTURES_ABSENT, ROOT
+
+# How long an example takes says more about the machine than about the code. A failing example's
+# blob is printed, so that it can be run again anywhere.
+settings.register_profile(
+    "alphapulse", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("alphapulse")
+
+
+def _fail_if_skipped_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if os.environ.get("CI", "").lower() in ("", "0", "false"):
+        return
+    if not report.skipped or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    if CAPTURES_ABSENT not in reason:
+        report.outcome = "failed"
+        report.longrepr = f"{reason}\nA skip is a failure here, because CI is set."
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Apply the rule to tests."""
+    report = yield
+    _fail_if_skipped_in_ci(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Apply the rule to modules that skip themselves."""
+    report = yield
+    _fail_if_skipped_in_ci(report)
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +56,7 @@ def captures() -> Path:
     """Folder of the recorded venue traffic; the test is skipped where there is none."""
     folder = Path(os.environ.get("ALPHAPULSE_CAPTURES", ROOT.parent / "shared" / "captures"))
     if not (folder / "kraken.jsonl").is_file():
-        pytest.skip(f"captures are absent: no {folder / 'kraken.jsonl'}")
+        pytest.skip(f"{CAPTURES_ABSENT}: no {folder / 'kraken.jsonl'}")
     return folder
 
 

@@ -1,0 +1,39 @@
+"""What tests of several parts share."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The repository."""
+
+CAPTURES_ABSENT = "captures are absent"
+"""Begins the reason of the only skip that is no failure in continuous integration."""
+
+
+def requires_program(program: str, package: str) -> pytest.MarkDecorator:
+    """Mark a test that needs an external program.
+
+    Parameters
+    ----------
+    program : as it is called (``"redis-server"``)
+    package : the Debian package that has it, for the skip's reason
+    """
+    return pytest.mark.skipif(
+        shutil.which(program) is None, reason=_program_is_absent(program, package)
+    )
+
+
+def find_program(program: str, package: str) -> str:
+    """Path of an external program, for fixtures; the test is skipped where it isn't installed."""
+    path = shutil.which(program)
+    if path is None:
+        pytest.skip(_program_is_absent(program, package))
+    return path
+
+
+def _program_is_absent(program: str, package: str) -> str:
+    return f"{program} is not installed; on Debian: apt-get install {package}"
