@@ -155,7 +155,10 @@ _INTERVAL_SECONDS = {"SECOND": 1, "MINUTE": 60, "HOUR": 3600, "DAY": 86400}
 
 
 def epoch_ns(value: int) -> int:
-    """Nanoseconds of a time in milliseconds; microseconds are told by their size. [?]"""
+    """Nanoseconds of a time in milliseconds, or in microseconds, told by its size.
+
+    Only milliseconds are documented; the venue's global twin can be asked for microseconds.
+    """
     if value <= 0:
         return NO_TIME
     return value * 1_000_000 if value < 10**14 else value * 1_000
@@ -330,8 +333,7 @@ class BinanceUs(Venue):
             )
         if key:
             return RestRequest(
-                f"/api/v3/historicalTrades?symbol={symbol}&limit={REST_PAGE}"
-                f"&fromId={after_id + 1}",
+                f"/api/v3/historicalTrades?symbol={symbol}&limit={REST_PAGE}&fromId={after_id + 1}",
                 weight=5,
                 headers={"X-MBX-APIKEY": key},
             )

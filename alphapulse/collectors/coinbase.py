@@ -19,14 +19,12 @@ import msgspec
 from alphapulse.clock import NO_TIME, NS_PER_SECOND
 from alphapulse.collectors.coinbase_advanced import AdvancedChannel
 from alphapulse.collectors.events import (
-    Acknowledged,
     Alive,
     BookSnapshotEvent,
     BookUpdateEvent,
     LevelPart,
     TradeEvent,
     TradeMark,
-    VenueComplaint,
     VenueEvent,
     book_parts,
 )
@@ -177,9 +175,7 @@ class ExchangeChannel(Channel):
             for method in ("unsubscribe", "subscribe")
         ]
 
-    def _request(
-        self, method: str, products: list[str], channels: list[str], now_ns: int
-    ) -> bytes:
+    def _request(self, method: str, products: list[str], channels: list[str], now_ns: int) -> bytes:
         request: dict[str, object] = {
             "type": method,
             "product_ids": products,
@@ -211,7 +207,7 @@ class ExchangeChannel(Channel):
             return [BookSnapshotEvent(frame.product_id, parts, _time(frame.time))]
         if isinstance(frame, _Subscriptions):
             return self._acknowledged(frame)
-        return self._refused(frame)
+        return self.refused(": ".join(part for part in (frame.message, frame.reason) if part))
 
     def _acknowledged(self, frame: _Subscriptions) -> list[VenueEvent]:
         """What the venue says it sends now; an answer that leaves out what was asked refuses it."""
@@ -220,22 +216,11 @@ class ExchangeChannel(Channel):
             for channel in frame.channels
             for product in channel.product_ids
         }
-        answered = [key for key in self.awaited if key in granted]
-        self.awaited.difference_update(answered)
-        return [Acknowledged(channel, product) for channel, product in sorted(answered)]
+        return self.granted(granted)
 
     def _asked_name(self, name: str) -> str:
-        # The batched channel is acknowledged under names of its own, such as `level2_50`. [?]
+        # Inferred: the batched channel is acknowledged under other names, such as `level2_50`.
         return self._venue.book_channel if name.startswith("level2") else name
-
-    def _refused(self, frame: _Error) -> list[VenueEvent]:
-        """An error names the product, if any, in words: `BTC-XYZ is not a valid product`."""
-        text = ": ".join(part for part in (frame.message, frame.reason) if part)
-        refused = sorted(key for key in self.awaited if re.search(rf"\b{re.escape(key[1])}\b", text))
-        self.awaited.difference_update(refused)
-        if refused:
-            return [Acknowledged(channel, product, text) for channel, product in refused]
-        return [VenueComplaint(text)]
 
     def symbol_of(self, head: bytes) -> str | None:
         return search_text(_PRODUCT, head)

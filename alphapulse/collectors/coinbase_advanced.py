@@ -14,14 +14,12 @@ import msgspec
 
 from alphapulse.clock import NO_TIME
 from alphapulse.collectors.events import (
-    Acknowledged,
     Alive,
     BookSnapshotEvent,
     BookUpdateEvent,
     LevelPart,
     SequenceBreak,
     TradeEvent,
-    VenueComplaint,
     VenueEvent,
 )
 from alphapulse.collectors.venue import Channel, search_text, timestamp_ns
@@ -100,7 +98,7 @@ class AdvancedChannel(Channel):
     def __init__(self, settings: CoinbaseSettings, symbols: Sequence[Instrument]) -> None:
         super().__init__(symbols)
         self._settings = settings
-        # Who the side belongs to is contradicted between sources. [?]
+        # Sources disagree about whose side it is: hence the setting.
         self._sides = _OPPOSITE if settings.advanced_side == "maker" else _SAME
         self._sequence: int | None = None
 
@@ -138,7 +136,10 @@ class AdvancedChannel(Channel):
         return events or [Alive()]
 
     def _sequenced(self, number: int) -> list[VenueEvent]:
-        """One counter per connection over all channels. [?]"""
+        """Check the counter, which is taken to run over all channels of a connection.
+
+        That it does is inferred, not documented.
+        """
         expected = self._sequence + 1 if self._sequence is not None else number
         self._sequence = max(number, expected - 1)
         return [SequenceBreak(expected, number - 1)] if number > expected else []
@@ -150,7 +151,8 @@ class AdvancedChannel(Channel):
             _FRAME.decode(data)
         events = self._sequenced(other.sequence_num) if other.sequence_num is not None else []
         if other.type == "error":
-            return [*events, *self._refused(": ".join(filter(None, (other.message, other.reason))))]
+            text = ": ".join(part for part in (other.message, other.reason) if part)
+            return [*events, *self.refused(text)]
         return events or [Alive()]
 
     def _book(self, event: _BookEvent, time_ns: int) -> BookSnapshotEvent | BookUpdateEvent:
@@ -189,16 +191,7 @@ class AdvancedChannel(Channel):
             for name, products in event.subscriptions.items()
             for product in products
         }
-        answered = [key for key in self.awaited if key in granted]
-        self.awaited.difference_update(answered)
-        return [Acknowledged(name, product) for name, product in sorted(answered)]
-
-    def _refused(self, text: str) -> list[VenueEvent]:
-        refused = sorted(key for key in self.awaited if re.search(rf"\b{re.escape(key[1])}\b", text))
-        self.awaited.difference_update(refused)
-        if refused:
-            return [Acknowledged(name, product, text) for name, product in refused]
-        return [VenueComplaint(text)]
+        return self.granted(granted)
 
     def symbol_of(self, head: bytes) -> str | None:
         product = search_text(_PRODUCT, head)

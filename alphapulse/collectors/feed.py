@@ -105,6 +105,27 @@ class Feed:
             if self._symbols is not None and instrument.symbol in self._symbols:
                 self._follow(instrument, now_ns)
 
+    def rest_metadata(self, body: bytes, now_ns: int) -> bool:
+        """Take the venue's metadata from its REST answer; False where it can't be used."""
+        try:
+            instruments = self.venue.parse_metadata(body)
+        except (msgspec.MsgspecError, ValueError) as error:
+            self._malformed(events.Malformed(None, f"{error} in the metadata", False), now_ns)
+            return False
+        self.define(instruments, now_ns)
+        return True
+
+    def follow(self, venue_symbol: str, now_ns: int) -> None:
+        """Begin with a symbol, unless it is followed already.
+
+        Raises
+        ------
+        SymbolError
+            the venue's metadata has no such symbol
+        """
+        if venue_symbol not in self.books:
+            self._follow(self.instruments.by_venue_symbol(venue_symbol), now_ns)
+
     def receive(
         self, channel: Channel, data: bytes | memoryview, received_ns: int
     ) -> list[events.VenueEvent]:
@@ -149,9 +170,7 @@ class Feed:
                 # Subscribing brings the snapshot.
                 self.wanted.pop(symbol, None)
 
-    def fail(
-        self, symbols: Iterable[str], state: BookState, reason: Reason, now_ns: int
-    ) -> None:
+    def fail(self, symbols: Iterable[str], state: BookState, reason: Reason, now_ns: int) -> None:
         """The books of these venue symbols can't be trusted any more."""
         for symbol in symbols:
             book = self.books.get(symbol)

@@ -344,8 +344,12 @@ class Kraken(Venue):
         if answer.error:
             raise ValueError(f"Kraken answered {answer.error}")
         last = scalar_text(answer.result.get("last", msgspec.Raw(b'""')))
-        rows = [row for key, raw in answer.result.items() if key != "last" for row in
-                _REST_ROWS.decode(raw)]
+        rows = [
+            row
+            for key, raw in answer.result.items()
+            if key != "last"
+            for row in _REST_ROWS.decode(raw)
+        ]
         trades = [_rest_trade(instrument.venue_symbol, row) for row in rows]
         path, _, tail = request.path.partition("since=")
         since, _, rest = tail.partition("&")
@@ -364,4 +368,3 @@ def _rest_trade(venue_symbol: str, row: Sequence[msgspec.Raw]) -> TradeEvent:
     return TradeEvent(
         venue_symbol, price, size, _SIDES[side], int(trade_id), parse_decimal(seconds, 9)
     )
-

@@ -44,9 +44,7 @@ class Publisher:
     announce : ``announce(received_ns)``: publishes all that a new, empty ring needs
     """
 
-    def __init__(
-        self, writer: RingWriter, exchange: str, announce: Callable[[int], None]
-    ) -> None:
+    def __init__(self, writer: RingWriter, exchange: str, announce: Callable[[int], None]) -> None:
         self.writer = writer
         self.exchange = exchange
         self.counts = Counts()

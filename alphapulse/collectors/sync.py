@@ -98,11 +98,23 @@ class SyncedBook(ABC):
 
     @abstractmethod
     def snapshot(self, event: BookSnapshotEvent, received_ns: int) -> None:
-        """Take the whole book from the venue. Raises `FixedPointError`, then nothing has changed."""
+        """Take the whole book from the venue.
+
+        Raises
+        ------
+        FixedPointError
+            a price or size can't be used; the book is as before
+        """
 
     @abstractmethod
     def update(self, event: BookUpdateEvent, received_ns: int) -> None:
-        """Take changed levels from the venue. Raises `FixedPointError`, then nothing has changed."""
+        """Take changed levels from the venue.
+
+        Raises
+        ------
+        FixedPointError
+            a price or size can't be used; the book is as before
+        """
 
     def _load(self, event: BookSnapshotEvent, received_ns: int) -> bool:
         """Make a snapshot the book; False if it is wrong in itself."""
@@ -157,9 +169,7 @@ class SyncedBook(ABC):
             self._publisher.write(record)
         return True
 
-    def _precise(
-        self, change: Callable[[], Encoder | None], received_ns: int
-    ) -> Encoder | None:
+    def _precise(self, change: Callable[[], Encoder | None], received_ns: int) -> Encoder | None:
         """Change the book, first giving it the decimal places that it turns out to lack."""
         # Once for the price and once for the size; a third time can't come.
         for _ in range(2):
@@ -168,6 +178,7 @@ class SyncedBook(ABC):
             except PrecisionError as error:
                 self.rescale(self._rescale(self.instrument, error), received_ns)
         return change()
+
 
 class StreamedBook(SyncedBook):
     """A book whose snapshots come as frames among its updates (Coinbase, Kraken)."""
@@ -216,6 +227,7 @@ class SequencedBook(SyncedBook):
         while self._buffer and _ids(self._buffer[0][0])[1] <= event.last_id:
             self._drop_oldest()
         if self._buffer and _ids(self._buffer[0][0])[0] > event.last_id + 1:
+            # Older than what was kept: ask again, and go on keeping.
             self._want(self.instrument.venue_symbol, self.reason)
             return
         if self._load(event, received_ns):
@@ -283,4 +295,3 @@ def _ids(event: BookUpdateEvent) -> tuple[int, int]:
 
 def _size(event: BookUpdateEvent) -> int:
     return sum(len(memoryview(part.raw)) for part in event.parts)
-

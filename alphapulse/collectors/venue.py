@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import msgspec
 
 from alphapulse.clock import NO_TIME, parse_iso8601
-from alphapulse.collectors.events import BookSnapshotEvent, Malformed, TradeEvent, VenueEvent
+from alphapulse.collectors.events import (
+    Acknowledged,
+    BookSnapshotEvent,
+    Malformed,
+    TradeEvent,
+    VenueComplaint,
+    VenueEvent,
+)
 from alphapulse.config import VenueSettings
 from alphapulse.errors import AlphaPulseError
 from alphapulse.model import Instrument
@@ -89,6 +96,20 @@ class Channel(ABC):
         self.symbols = {instrument.venue_symbol: instrument for instrument in symbols}
         self.awaited: set[tuple[str, str]] = set()
         """(channel, venue symbol) of subscriptions that the venue hasn't answered yet."""
+
+    def granted(self, keys: Collection[tuple[str, str]]) -> list[VenueEvent]:
+        """Acknowledgements of those subscriptions among these that were still awaited."""
+        answered = sorted(self.awaited.intersection(keys))
+        self.awaited.difference_update(answered)
+        return [Acknowledged(channel, symbol) for channel, symbol in answered]
+
+    def refused(self, text: str) -> list[VenueEvent]:
+        """What an error in words refuses: awaited subscriptions whose symbol it names."""
+        named = sorted(key for key in self.awaited if re.search(rf"\b{re.escape(key[1])}\b", text))
+        self.awaited.difference_update(named)
+        if not named:
+            return [VenueComplaint(text)]
+        return [Acknowledged(channel, symbol, text) for channel, symbol in named]
 
     @property
     @abstractmethod
