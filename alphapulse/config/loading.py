@@ -185,15 +185,26 @@ def _known(key: str, origin: str) -> _Leaf:
 
 
 def _suggestion(key: str, origin: str) -> str:
-    names = {known.rpartition(".")[2]: known for known in LEAVES}
-    close = difflib.get_close_matches(key, LEAVES, n=1, cutoff=0.6)
-    by_name = difflib.get_close_matches(key.rpartition(".")[2], names, n=1, cutoff=0.8)
-    nearest = close[0] if close else names[by_name[0]] if by_name else None
+    nearest = _nearest(key)
     if nearest is None:
         return f"the sections are {', '.join(sorted(TABLES - {'venues'}))}"
-    if origin.startswith("environment"):
+    if origin.startswith("environment") and nearest in LEAVES:
         return f"did you mean {nearest} ({variable_of(nearest)})?"
     return f"did you mean {nearest}?"
+
+
+def _nearest(key: str) -> str | None:
+    """The known key most like an unknown one: of its section, else of its name, else of all."""
+    section, _, name = key.rpartition(".")
+    siblings = [known for known in LEAVES if known.rpartition(".")[0] == section]
+    for candidates, cutoff in ((siblings, 0.6), (list(LEAVES), 0.8)):
+        names = [known.rpartition(".")[2] for known in candidates]
+        close = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
+        if close:
+            same = [known for known in candidates if known.rpartition(".")[2] == close[0]]
+            return difflib.get_close_matches(key, same, n=1, cutoff=0.0)[0]
+    found = difflib.get_close_matches(key, [*LEAVES, *TABLES], n=1, cutoff=0.6)
+    return found[0] if found else None
 
 
 def _checked(key: str, value: Any, origin: str) -> Any:

@@ -64,7 +64,9 @@ RedisUrl = Annotated[
         description="an address like redis://host:6379/0, or nothing",
     ),
 ]
-Secret = Annotated[str, Meta(pattern=r"\A\S*\Z", extra={"kind": "secret"}, description="a text without spaces")]
+Secret = Annotated[
+    str, Meta(pattern=r"\A\S*\Z", extra={"kind": "secret"}, description="a text without spaces")
+]
 Token = Annotated[
     str,
     Meta(
