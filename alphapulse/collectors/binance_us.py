@@ -26,6 +26,7 @@ from alphapulse.collectors.venue import (
     RestRequest,
     TradesPage,
     Venue,
+    read_instruments,
     search_text,
 )
 from alphapulse.config import BinanceUsSettings
@@ -116,7 +117,7 @@ class _RateLimit(msgspec.Struct, rename="camel"):
 
 
 class _ExchangeInfo(msgspec.Struct, rename="camel"):
-    symbols: list[_Symbol] = []
+    symbols: list[msgspec.Raw] = []
     rate_limits: list[_RateLimit] = []
 
 
@@ -147,6 +148,7 @@ class _RestAggTrade(msgspec.Struct):
 _FRAME = msgspec.json.Decoder(_Frame)
 _BARE = msgspec.json.Decoder(_Depth | _Trade | _AggTrade)
 _OTHER = msgspec.json.Decoder(_Other)
+_SYMBOL_ENTRY = msgspec.json.Decoder(_Symbol)
 _EXCHANGE_INFO = msgspec.json.Decoder(_ExchangeInfo)
 _REST_BOOK = msgspec.json.Decoder(_RestBook)
 _REST_TRADES = msgspec.json.Decoder(list[_RestTrade])
@@ -268,8 +270,8 @@ class BinanceUs(Venue):
     def metadata_request(self) -> RestRequest | None:
         return RestRequest("/api/v3/exchangeInfo", weight=10)
 
-    def parse_metadata(self, body: bytes) -> list[Instrument]:
-        return [self._instrument(symbol) for symbol in _EXCHANGE_INFO.decode(body).symbols]
+    def parse_metadata(self, body: bytes) -> list[VenueEvent]:
+        return read_instruments(_EXCHANGE_INFO.decode(body).symbols, self._instrument)
 
     def parse_budget(self, body: bytes) -> Budget | None:
         for limit in _EXCHANGE_INFO.decode(body).rate_limits:
@@ -279,14 +281,15 @@ class BinanceUs(Venue):
                 return Budget(limit.limit * 5 / 6, seconds, limit.limit / 6)
         return None
 
-    def _instrument(self, symbol: _Symbol) -> Instrument:
+    def _instrument(self, entry: msgspec.Raw) -> Instrument:
         """Scales come from the filters: texts have 8 decimals whatever the step."""
+        symbol = _SYMBOL_ENTRY.decode(entry)
         price_step = size_step = "0.00000001"
-        for entry in symbol.filters:
-            if entry.filter_type == "PRICE_FILTER" and entry.tick_size:
-                price_step = entry.tick_size
-            elif entry.filter_type == "LOT_SIZE" and entry.step_size:
-                size_step = entry.step_size
+        for rule in symbol.filters:
+            if rule.filter_type == "PRICE_FILTER" and rule.tick_size:
+                price_step = rule.tick_size
+            elif rule.filter_type == "LOT_SIZE" and rule.step_size:
+                size_step = rule.step_size
         price_exponent, size_exponent = decimal_places(price_step), decimal_places(size_step)
         return Instrument(
             id=0,

@@ -36,6 +36,7 @@ from alphapulse.collectors.venue import (
     RestRequest,
     TradesPage,
     Venue,
+    read_instruments,
     scalar_text,
     search_text,
     timestamp_ns,
@@ -141,7 +142,8 @@ class _RestTrade(msgspec.Struct):
     time: str
 
 
-_PRODUCTS = msgspec.json.Decoder(list[_Product])
+_PRODUCTS = msgspec.json.Decoder(list[msgspec.Raw])
+_PRODUCT_ENTRY = msgspec.json.Decoder(_Product)
 _REST_BOOK = msgspec.json.Decoder(_RestBook)
 _REST_TRADES = msgspec.json.Decoder(list[_RestTrade])
 _ENCODE = msgspec.json.Encoder().encode
@@ -283,10 +285,11 @@ class Coinbase(Venue):
     def metadata_request(self) -> RestRequest | None:
         return RestRequest("/products")
 
-    def parse_metadata(self, body: bytes) -> list[Instrument]:
-        return [self._instrument(product) for product in _PRODUCTS.decode(body)]
+    def parse_metadata(self, body: bytes) -> list[VenueEvent]:
+        return read_instruments(_PRODUCTS.decode(body), self._instrument)
 
-    def _instrument(self, product: _Product) -> Instrument:
+    def _instrument(self, entry: msgspec.Raw) -> Instrument:
+        product = _PRODUCT_ENTRY.decode(entry)
         price_exponent = decimal_places(product.quote_increment)
         size_exponent = decimal_places(product.base_increment)
         return Instrument(

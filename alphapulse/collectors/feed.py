@@ -108,11 +108,12 @@ class Feed:
     def rest_metadata(self, body: bytes, now_ns: int) -> bool:
         """Take the venue's metadata from its REST answer; False where it can't be used."""
         try:
-            instruments = self.venue.parse_metadata(body)
+            found = self.venue.parse_metadata(body)
         except (msgspec.MsgspecError, ValueError) as error:
             self._malformed(events.Malformed(None, f"{error} in the metadata", False), now_ns)
             return False
-        self.define(instruments, now_ns)
+        for event in found:
+            self._handle(self._handlers[type(event)], event, now_ns)
         return True
 
     def follow(self, venue_symbol: str, now_ns: int) -> None:
@@ -289,7 +290,7 @@ class Feed:
             book.rescale(self._rescaled(held, price_exponent, size_exponent), now_ns)
         digits = self.venue.checksum_digits(news)
         if digits:
-            book.tracker.checksum = ChecksumRule(*digits)
+            book.tracker.rule = ChecksumRule(*digits)
 
     def _book_update(self, event: events.BookUpdateEvent, received_ns: int) -> None:
         self._followed(event.venue_symbol, received_ns).update(event, received_ns)

@@ -18,7 +18,6 @@ from alphapulse.collectors.events import (
     Alive,
     BookSnapshotEvent,
     BookUpdateEvent,
-    Instruments,
     LevelPart,
     StatusEvent,
     TradeEvent,
@@ -33,6 +32,7 @@ from alphapulse.collectors.venue import (
     RestRequest,
     TradesPage,
     Venue,
+    read_instruments,
     scalar_text,
     search_text,
     timestamp_ns,
@@ -48,6 +48,7 @@ SYMBOLS_PER_REQUEST = 50
 
 LEVELS = LevelLayout.objects(price="price", size="qty")
 _NO_LEVELS = msgspec.Raw(b"[]")
+_NO_STEP = msgspec.Raw(b"0")
 _REST_ASSETS = {common: own for own, common in UNIFIED_ASSETS.items()}
 _SIDES = {"buy": Side.BUY, "sell": Side.SELL, "b": Side.BUY, "s": Side.SELL}
 _STATUS = {"online": VenueStatus.ONLINE, "maintenance": VenueStatus.MAINTENANCE}
@@ -100,12 +101,12 @@ class _Pair(msgspec.Struct):
     quote: str
     price_precision: int
     qty_precision: int
-    price_increment: msgspec.Raw | None = None
-    qty_increment: msgspec.Raw | None = None
+    price_increment: msgspec.Raw = _NO_STEP
+    qty_increment: msgspec.Raw = _NO_STEP
 
 
 class _Pairs(msgspec.Struct):
-    pairs: list[_Pair]
+    pairs: list[msgspec.Raw]
 
 
 class _InstrumentFrame(msgspec.Struct, tag_field="channel", tag="instrument"):
@@ -137,6 +138,7 @@ class _RestTrades(msgspec.Struct):
 _FRAME = msgspec.json.Decoder(
     _BookFrame | _TradeFrame | _HeartbeatFrame | _StatusFrame | _InstrumentFrame
 )
+_PAIR = msgspec.json.Decoder(_Pair)
 _REPLY = msgspec.json.Decoder(_Reply)
 _REST_TRADES = msgspec.json.Decoder(_RestTrades)
 _REST_ROWS = msgspec.json.Decoder(list[list[msgspec.Raw]])
@@ -200,7 +202,7 @@ class KrakenChannel(Channel):
             trades = [_trade(trade, recent) for trade in frame.data]
             return sorted(trades, key=lambda trade: trade.trade_id) if recent else trades
         if isinstance(frame, _InstrumentFrame):
-            return [Instruments([self._venue.instrument(pair) for pair in frame.data.pairs])]
+            return read_instruments(frame.data.pairs, self._venue.instrument)
         if isinstance(frame, _StatusFrame):
             return [_status(status.system) for status in frame.data]
         return [Alive()]
@@ -293,14 +295,13 @@ class Kraken(Venue):
     def metadata_request(self) -> RestRequest | None:
         return None
 
-    def parse_metadata(self, body: bytes) -> list[Instrument]:
-        frame = msgspec.json.decode(body, type=_InstrumentFrame)
-        return [self.instrument(pair) for pair in frame.data.pairs]
+    def parse_metadata(self, body: bytes) -> list[VenueEvent]:
+        raise ValueError("Kraken's instruments come over the WebSocket")
 
-    def instrument(self, pair: _Pair) -> Instrument:
+    def instrument(self, entry: msgspec.Raw) -> Instrument:
         """Instrument of an entry of the `instrument` channel (numbers may be like ``1e-08``)."""
-        price_step = scalar_text(pair.price_increment) if pair.price_increment else "0"
-        size_step = scalar_text(pair.qty_increment) if pair.qty_increment else "0"
+        pair = _PAIR.decode(entry)
+        price_step, size_step = scalar_text(pair.price_increment), scalar_text(pair.qty_increment)
         price_exponent = max(pair.price_precision, decimal_places(price_step))
         size_exponent = max(pair.qty_precision, decimal_places(size_step))
         self._digits[pair.symbol] = (pair.price_precision, pair.qty_precision)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import msgspec
 
 from alphapulse.clock import NO_TIME, wall_ns
-from alphapulse.delta import Encoder
+from alphapulse.delta import Encoder, encode_instrument
 from alphapulse.errors import RingTooSmall
 from alphapulse.model import BookState, Channel, IdKind, Instrument, Reason, Side
 from alphapulse.shm import RingWriter
@@ -67,14 +67,14 @@ class Publisher:
 
     def instrument(self, instrument: Instrument, received_ns: int) -> None:
         """Announce an instrument."""
-        self.write(self._encoder.instrument(instrument, received_ns=received_ns))
+        self.write(encode_instrument(self._encoder, instrument, received_ns=received_ns))
 
     def state(
         self, instrument: Instrument, state: BookState, reason: Reason, received_ns: int
     ) -> None:
         """Tell a book's new state."""
         self.write(
-            self._encoder.state(instrument.id, state=state, reason=reason, received_ns=received_ns)
+            self._encoder.state(instrument.id, state, reason, received_ns=received_ns)
         )
 
     def gap(
@@ -94,8 +94,8 @@ class Publisher:
         self.write(
             self._encoder.gap(
                 instrument.id if instrument else 0,
-                channel=channel,
-                reason=reason,
+                channel,
+                reason,
                 first=first,
                 last=last,
                 count=count,

@@ -76,14 +76,18 @@ class SyncedBook(ABC):
         RangeError
             a price or size of the book doesn't fit the new exponents; nothing has changed
         """
-        record = self.tracker.rescaled(instrument, received_ns=received_ns)
-        self._publisher.instrument(instrument, received_ns)
-        if self.state is BookState.LIVE:
+        if self.tracker.ready:
+            record = bytes(self.tracker.rescaled(instrument, received_ns=received_ns))
+            self._publisher.instrument(instrument, received_ns)
             self._publisher.write(record)
+        else:
+            self.tracker.instrument = instrument
+            self._publisher.instrument(instrument, received_ns)
         self._publisher.state(instrument, self.state, Reason.RESCALED, received_ns)
 
     def fail(self, state: BookState, reason: Reason, received_ns: int) -> None:
         """The book can't be trusted any more: tell it, and ask for a new snapshot."""
+        self.tracker.invalidate()
         self._enter(state, reason, received_ns)
         self._want(self.instrument.venue_symbol, reason)
 
@@ -163,7 +167,7 @@ class SyncedBook(ABC):
         except CrossedBook:
             self.fail(BookState.INVALID, Reason.CROSSED, received_ns)
             return False
-        if checksum is not None and self.tracker.checksum is not None:
+        if checksum is not None:
             counts.checksums_ok += 1
         if record is not None:
             self._publisher.write(record)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import msgspec
@@ -18,6 +18,7 @@ from alphapulse.clock import NO_TIME, parse_iso8601
 from alphapulse.collectors.events import (
     Acknowledged,
     BookSnapshotEvent,
+    Instruments,
     Malformed,
     TradeEvent,
     VenueComplaint,
@@ -25,6 +26,7 @@ from alphapulse.collectors.events import (
 )
 from alphapulse.config import VenueSettings
 from alphapulse.errors import AlphaPulseError
+from alphapulse.fixed import MAX_EXPONENT
 from alphapulse.model import Instrument
 
 
@@ -191,8 +193,11 @@ class Venue(ABC):
         """Where the instruments are listed; None where they come over the WebSocket."""
 
     @abstractmethod
-    def parse_metadata(self, body: bytes) -> list[Instrument]:
-        """Instruments of a metadata answer. Raises ``msgspec.MsgspecError``, ``ValueError``."""
+    def parse_metadata(self, body: bytes) -> list[VenueEvent]:
+        """`Instruments` of a metadata answer, and `Malformed` for each entry that can't be used.
+
+        Raises ``msgspec.MsgspecError`` where the answer as a whole can't be used.
+        """
 
     @abstractmethod
     def channel(self, symbols: Sequence[Instrument]) -> Channel:
@@ -241,6 +246,27 @@ _NUMBER_STARTS = frozenset("-0123456789")
 def _shorten(head: bytes) -> str:
     text = head[:120].decode("utf-8", "replace")
     return text + "..." if len(head) > 120 else text
+
+
+def read_instruments(
+    entries: Iterable[msgspec.Raw], read: Callable[[msgspec.Raw], Instrument]
+) -> list[VenueEvent]:
+    """`Instruments` of a venue's list; an entry that can't be used doesn't spoil the others."""
+    instruments: list[Instrument] = []
+    found: list[VenueEvent] = []
+    for entry in entries:
+        try:
+            instruments.append(_checked(read(entry)))
+        except (msgspec.MsgspecError, ValueError, AlphaPulseError) as error:
+            problem = f"{error} in an entry of the metadata: {_shorten(bytes(entry))}"
+            found.append(Malformed(None, problem, book=False))
+    return [Instruments(instruments), *found]
+
+
+def _checked(instrument: Instrument) -> Instrument:
+    if max(instrument.price_exponent, instrument.size_exponent) > MAX_EXPONENT:
+        raise ValueError(f"more than {MAX_EXPONENT} decimal places")
+    return instrument
 
 
 def search_text(pattern: re.Pattern[bytes], head: bytes) -> str | None:

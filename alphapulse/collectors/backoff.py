@@ -1,0 +1,159 @@
+"""How long to wait: growing pauses after failures, and budgets that nobody exceeds.
+
+Time comes from a clock that is handed in, in seconds that only ever grow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+
+from alphapulse.collectors.venue import Budget
+
+Clock = Callable[[], float]
+"""Seconds from some fixed moment on, never going back."""
+
+_MOST_DOUBLINGS = 64
+
+
+class Backoff:
+    """Pauses between attempts: each longer than the one before, none predictable.
+
+    Opening a connection proves nothing: the pause is short again only once data has flowed for a
+    while.
+
+    Parameters
+    ----------
+    first_seconds : mean of the first pause; each further one is twice as long
+    max_seconds : longest mean
+    reset_seconds : how long data has to flow until the next pause is the first one again
+    clock, rng : where time and chance come from
+
+    Attributes
+    ----------
+    attempts : failures since the last reset
+    """
+
+    def __init__(
+        self,
+        first_seconds: float,
+        max_seconds: float,
+        reset_seconds: float,
+        *,
+        clock: Clock = time.monotonic,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.attempts = 0
+        self._first = first_seconds
+        self._max = max(first_seconds, max_seconds)
+        self._reset = reset_seconds
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._flowing_since: float | None = None
+
+    def flowing(self) -> None:
+        """Data came since the last call, or since the last failure; call it now and then."""
+        now = self._clock()
+        if self._flowing_since is None:
+            self._flowing_since = now
+        elif now - self._flowing_since >= self._reset:
+            self.attempts = 0
+
+    def failed(self) -> float:
+        """Seconds to wait before the next attempt: the mean, give or take half of it."""
+        self._flowing_since = None
+        mean = min(self._max, self._first * 2.0 ** min(self.attempts, _MOST_DOUBLINGS))
+        self.attempts += 1
+        return mean * self._rng.uniform(0.5, 1.5)
+
+
+class TokenBucket:
+    """A budget as a bucket that fills evenly: `Budget.count` per `Budget.seconds`, and a burst.
+
+    Parameters
+    ----------
+    budget : the venue's allowance
+    share : part of it to use, above 0 to 1
+    clock : where time comes from
+    """
+
+    def __init__(self, budget: Budget, share: float = 1.0, *, clock: Clock) -> None:
+        self._share = share
+        self._clock = clock
+        self._set(budget)
+        self._left = self._burst
+        self._at = clock()
+
+    def _set(self, budget: Budget) -> None:
+        self._rate = budget.count * self._share / budget.seconds
+        self._burst = max(1.0, budget.burst * self._share)
+
+    def change(self, budget: Budget) -> None:
+        """Go on with another allowance; what has been used stays used."""
+        self._refill()
+        self._set(budget)
+        self._left = min(self._left, self._burst)
+
+    def wait_seconds(self, amount: float = 1.0) -> float:
+        """How long until that much can be taken; 0 for now.
+
+        What is larger than the whole burst has to wait for a full bucket, and leaves it empty for
+        as long as the rest takes.
+        """
+        self._refill()
+        lacking = min(amount, self._burst) - self._left
+        # Less than a thousandth short is a rounding error of the clock.
+        held = max(0.0, self._at - self._clock())
+        return held + (lacking / self._rate if lacking > 1e-3 else 0.0)
+
+    def take(self, amount: float = 1.0) -> bool:
+        """Take that much; False, and nothing taken, if it isn't there yet."""
+        if self.wait_seconds(amount) > 0:
+            return False
+        self._left -= amount
+        return True
+
+    def hold(self, seconds: float) -> None:
+        """Give nothing for so long, and begin with a single one then, not with a burst."""
+        self._refill()
+        self._at = max(self._at, self._clock() + seconds)
+        self._left = min(self._left, 1.0)
+
+    def _refill(self) -> None:
+        now = self._clock()
+        if now > self._at:
+            self._left = min(self._burst, self._left + (now - self._at) * self._rate)
+            self._at = now
+
+
+class Allowance:
+    """A token bucket that tasks wait at, first come, first served.
+
+    Parameters
+    ----------
+    budget, share : as for `TokenBucket`
+    """
+
+    def __init__(self, budget: Budget, share: float = 1.0) -> None:
+        self._bucket = TokenBucket(budget, share, clock=time.monotonic)
+        self._queue = asyncio.Lock()
+
+    def change(self, budget: Budget) -> None:
+        """Go on with another allowance."""
+        self._bucket.change(budget)
+
+    def hold(self, seconds: float) -> None:
+        """Let nobody pass for so long; those who wait already wait longer."""
+        self._bucket.hold(seconds)
+
+    def try_take(self, amount: float = 1.0) -> bool:
+        """Take at once, before those who wait; False if there isn't enough left."""
+        return self._bucket.take(amount)
+
+    async def take(self, amount: float = 1.0) -> None:
+        """Wait until it is this task's turn and there is enough left, and take it."""
+        async with self._queue:
+            while not self._bucket.take(amount):
+                await asyncio.sleep(self._bucket.wait_seconds(amount))

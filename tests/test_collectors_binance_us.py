@@ -1,0 +1,178 @@
+"""Binance.US's protocol: each rule that its documentation states, frame by frame."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from alphapulse.collectors.binance_us import BinanceUs, BinanceUsChannel, epoch_ns
+from alphapulse.collectors.events import (
+    Alive,
+    BookUpdateEvent,
+    Instruments,
+    Malformed,
+    TradeEvent,
+    VenueComplaint,
+)
+from alphapulse.collectors.venue import Budget
+from alphapulse.config import BinanceUsSettings
+from alphapulse.model import BookSide, IdKind, Instrument, Side
+
+INFO = {
+    "rateLimits": [
+        {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 1200},
+        {"rateLimitType": "ORDERS", "interval": "SECOND", "intervalNum": 10, "limit": 100},
+    ],
+    "symbols": [
+        {
+            "symbol": "BTCUSDT",
+            "baseAsset": "BTC",
+            "quoteAsset": "USDT",
+            "filters": [
+                {"filterType": "PRICE_FILTER", "tickSize": "0.01000000"},
+                {"filterType": "LOT_SIZE", "stepSize": "0.00001000"},
+            ],
+        }
+    ],
+}
+
+
+def make_venue(**settings: Any) -> BinanceUs:
+    return BinanceUs(BinanceUsSettings(**settings))
+
+
+def instrument() -> Instrument:
+    [event] = make_venue().parse_metadata(json.dumps(INFO).encode())
+    assert isinstance(event, Instruments)
+    [found] = event.instruments
+    return found
+
+
+def make_channel(**settings: Any) -> BinanceUsChannel:
+    return make_venue(**settings).channel([instrument()])
+
+
+def test_scales_come_from_filters_and_the_split_from_metadata() -> None:
+    found = instrument()
+    assert (found.symbol, found.venue_symbol) == ("BTC-USDT", "BTCUSDT")
+    assert (found.price_exponent, found.size_exponent) == (2, 5)
+
+
+def test_the_weight_budget_is_read_from_exchange_info() -> None:
+    budget = make_venue().parse_budget(json.dumps(INFO).encode())
+    assert budget == Budget(1000, 60, 200)
+
+
+@pytest.mark.parametrize(("kind", "stream"), [("trade", "trade"), ("agg", "aggTrade")])
+def test_streams_are_named_in_the_url_in_lower_case(kind: str, stream: str) -> None:
+    channel = make_channel(trades=kind, ws_url="wss://stream.example:9443")
+    assert channel.url == (
+        f"wss://stream.example:9443/stream?streams=btcusdt@depth@100ms/btcusdt@{stream}"
+    )
+    assert channel.open(0) == []
+
+
+def test_a_connection_takes_no_more_than_1024_streams() -> None:
+    groups = make_venue(symbols_per_connection=10_000).plan([instrument()] * 1025)
+    assert [len(group) for group in groups] == [512, 512, 1]
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+def test_a_depth_update_has_both_ends_of_its_ids(wrapped: bool) -> None:
+    data = (
+        '{"e":"depthUpdate","E":1633998275094,"s":"BTCUSDT","U":100,"u":103,'
+        '"b":[["13.75700000","107.84000000"]],"a":[]}'
+    )
+    text = f'{{"stream":"btcusdt@depth@100ms","data":{data}}}' if wrapped else data
+    [event] = make_channel().receive(text.encode())
+    assert isinstance(event, BookUpdateEvent)
+    assert (event.first_id, event.last_id) == (100, 103)
+    assert event.exchange_ns == 1633998275094000000
+    assert [part.side for part in event.parts] == [BookSide.BID, BookSide.ASK]
+
+
+@pytest.mark.parametrize(("maker", "side"), [("true", Side.SELL), ("false", Side.BUY)])
+def test_the_taker_sold_where_the_buyer_is_the_maker(maker: str, side: Side) -> None:
+    [event] = make_channel().receive(
+        f'{{"stream":"btcusdt@trade","data":{{"e":"trade","E":1,"s":"BTCUSDT","t":12,"p":"0.10",'
+        f'"q":"100","b":88,"a":50,"T":1633998288467,"m":{maker},"M":true}}}}'.encode()
+    )
+    assert event == TradeEvent("BTCUSDT", "0.10", "100", side, 12, 1633998288467000000)
+
+
+def test_an_aggregated_trade_says_how_many_matches_it_stands_for() -> None:
+    [event] = make_channel().receive(
+        b'{"stream":"btcusdt@aggTrade","data":{"e":"aggTrade","E":1,"s":"BTCUSDT","a":7,"p":"1",'
+        b'"q":"2","f":100,"l":104,"T":1633998288467,"m":true}}'
+    )
+    assert isinstance(event, TradeEvent)
+    assert (event.trade_id, event.id_kind, event.matches) == (7, IdKind.AGGREGATE, 5)
+
+
+def test_milliseconds_and_microseconds_are_told_apart() -> None:
+    assert epoch_ns(1633998288467) == 1633998288467000000
+    assert epoch_ns(1633998288467001) == 1633998288467001000
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"stream":"btcusdt@bookTicker","data":{"u":1,"s":"BTCUSDT","b":"1","B":"1"}}',
+        b'{"stream":"btcusdt@kline_1m","data":{"e":"kline","s":"BTCUSDT","k":{}}}',
+        b'{"result":null,"id":1}',
+    ],
+)
+def test_other_streams_and_answers_are_signs_of_life(data: bytes) -> None:
+    assert make_channel().receive(data) == [Alive()]
+
+
+def test_errors_are_passed_on_in_the_venues_words() -> None:
+    found = make_channel().receive(b'{"error":{"code":2,"msg":"Invalid request"},"id":1}')
+    assert found == [VenueComplaint("Invalid request")]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"stream":"btcusdt@depth@100ms","data":{"e":"depthUpdate","s":"BTCUSDT","U":1,"u":',
+        b'{"stream":"btcusdt@depth@100ms","data":{"e":"depthUpdate","s":"BTCUSDT","U":9,"u":8,'
+        b'"b":[],"a":[]}}',
+        b'{"stream":"btcusdt@depth@100ms","data":{"e":"depthUpdate","E":',
+    ],
+)
+def test_a_malformed_update_names_its_symbol(data: bytes) -> None:
+    [event] = make_channel().receive(data)
+    assert isinstance(event, Malformed)
+    assert (event.venue_symbol, event.book) == ("BTCUSDT", True)
+
+
+@pytest.mark.parametrize(("limit", "weight"), [(100, 1), (500, 5), (1000, 10), (5000, 50)])
+def test_snapshots_cost_by_their_limit(limit: int, weight: int) -> None:
+    request = make_venue(snapshot_limit=limit).snapshot_request(instrument())
+    assert request is not None
+    assert request.path == f"/api/v3/depth?symbol=BTCUSDT&limit={limit}"
+    assert request.weight == weight
+
+
+def test_a_snapshot_says_how_far_it_goes() -> None:
+    body = b'{"lastUpdateId":160,"bids":[["1","2"]],"asks":[]}'
+    event = make_venue(snapshot_limit=500).parse_snapshot(instrument(), body)
+    assert (event.last_id, event.limit) == (160, 500)
+
+
+def test_gaps_are_filled_by_single_trades_with_a_key_only() -> None:
+    request = make_venue(api_key="k").trades_request(instrument(), 5, 1_000_000_000)
+    assert request is not None
+    assert request.path == "/api/v3/historicalTrades?symbol=BTCUSDT&limit=1000&fromId=6"
+    assert request.headers == {"X-MBX-APIKEY": "k"}
+    venue = make_venue()
+    request = venue.trades_request(instrument(), 5, 1_000_000_000)
+    assert request is not None
+    assert request.path == "/api/v3/aggTrades?symbol=BTCUSDT&limit=1000&startTime=1000"
+    rows = [{"a": 9, "p": "1", "q": "1", "f": 6, "l": 8, "T": 1001, "m": False}]
+    page = venue.parse_trades(instrument(), request, json.dumps(rows * 1000).encode(), {})
+    assert page.trades[0].id_kind is IdKind.AGGREGATE
+    assert page.more is not None
+    assert page.more.path == "/api/v3/aggTrades?symbol=BTCUSDT&limit=1000&fromId=10"
