@@ -91,7 +91,8 @@ class LevelStage:
         DecimalSyntaxError
             a price or size is no finite decimal number
         PrecisionError
-            a price or size has more decimal places than its exponent; ``field`` says which
+            prices or sizes have more decimal places than their exponent, and nothing else is
+            wrong: ``field`` says which came first, ``needed`` is the most that it needs
         RangeError
             a price or size doesn't fit int64, a price isn't positive or a size is negative
         """

@@ -52,9 +52,21 @@ cdef const char* SIZE_FIELD = b"size"
 
 cdef Problem read_number(Scan* scan, Span* span, int exponent, const char* field,
                          int64_t* value) noexcept nogil:
+    """Value of a price or a size. One with too many decimal places is noted, and 1 meanwhile."""
     cdef Problem problem = BAD_DECIMAL
+    cdef int needed = 0
     if span.kind == STRING or span.kind == NUMBER:
-        problem = read_decimal(span.start, span.length, exponent, value, &scan.needed)
+        problem = read_decimal(span.start, span.length, exponent, value, &needed)
+    if problem == TOO_PRECISE:
+        value[0] = 1
+        if scan.precise_field is NULL or (
+            scan.precise_field == field and needed > scan.needed
+        ):
+            scan.precise = span[0]
+            scan.precise_field = field
+            scan.precise_allowed = exponent
+            scan.needed = needed
+        return OK
     if problem != OK:
         scan.culprit = span[0]
         scan.field = field
@@ -200,7 +212,7 @@ cdef Problem stage_levels(Scan* scan, LevelStage stage, LevelLayout layout, int 
     skip_space(scan)
     if scan.at != scan.end:
         return malformed(scan, b"something follows the levels")
-    return OK
+    return OK if scan.precise_field is NULL else TOO_PRECISE
 
 
 cdef str text_of(const Span* span):
@@ -212,6 +224,10 @@ cdef int complain(const Scan* scan, Problem problem) except -1:
     """Raise what the problem calls for."""
     if problem == NO_MEMORY:
         raise MemoryError
+    if problem == TOO_PRECISE:
+        raise PrecisionError(
+            text_of(&scan.precise), scan.needed, scan.precise_allowed, scan.precise_field.decode()
+        )
     if problem == TOO_MANY:
         raise LevelSyntaxError("", f"more than {MAX_LEVELS} levels")
     cdef str text = text_of(&scan.culprit)
@@ -219,8 +235,6 @@ cdef int complain(const Scan* scan, Problem problem) except -1:
         raise LevelSyntaxError(text, scan.why.decode())
     if problem == BAD_DECIMAL:
         raise DecimalSyntaxError(text, "is no finite decimal number")
-    if problem == TOO_PRECISE:
-        raise PrecisionError(text, scan.needed, scan.allowed, scan.field.decode())
     if problem == NOT_POSITIVE:
         raise RangeError(text, "is no price: it must be above 0")
     if problem == NEGATIVE:
@@ -355,6 +369,7 @@ cdef class LevelStage:
         PyObject_GetBuffer(raw, &view, PyBUF_SIMPLE)
         scan.at = <const unsigned char*>view.buf
         scan.end = scan.at + view.len
+        scan.precise_field = NULL
         try:
             with nogil:
                 problem = stage_levels(

@@ -58,8 +58,13 @@ cdef struct Scan:
     Span culprit
     const char* why
     const char* field
-    int needed
     int allowed
+    # The number that has the most decimal places of those that have too many, as far as they are
+    # in the field of the first such number; none while `precise_field` is NULL.
+    Span precise
+    const char* precise_field
+    int needed
+    int precise_allowed
 
 
 cdef inline void skip_space(Scan* scan) noexcept nogil:

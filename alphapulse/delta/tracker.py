@@ -11,7 +11,7 @@ from alphapulse._core.book import Book
 from alphapulse._core.encoder import Encoder
 from alphapulse._core.levels import LevelLayout, LevelStage
 from alphapulse.clock import NO_TIME
-from alphapulse.errors import BookError, ChecksumMismatch, CrossedBook
+from alphapulse.errors import BookError, ChecksumMismatch, CrossedBook, PrecisionError
 from alphapulse.model import BookSide, Instrument, Reason, RecordFlag
 
 if TYPE_CHECKING:
@@ -217,11 +217,23 @@ class BookTracker:
             raise BookError(f"{self.instrument.symbol} has no book until its next snapshot")
 
     def _parse(self, parts: Sequence[Part]) -> None:
+        """Put a frame's levels on the stage.
+
+        A `PrecisionError` tells the most decimal places that its field needs in the whole frame,
+        so that a frame makes at most two rescales necessary.
+        """
         stage = self._stage
         instrument = self.instrument
+        widest: PrecisionError | None = None
         stage.clear()
         for layout, side, raw in parts:
-            stage.parse(raw, layout, side, instrument.price_exponent, instrument.size_exponent)
+            try:
+                stage.parse(raw, layout, side, instrument.price_exponent, instrument.size_exponent)
+            except PrecisionError as error:
+                if widest is None or (error.field == widest.field and error.needed > widest.needed):
+                    widest = error
+        if widest is not None:
+            raise widest
 
     def _verify(self, book: Book, checksum: int | None) -> None:
         if checksum is not None:
