@@ -17,6 +17,8 @@ from tests.support import ROOT
 PACKAGE = ROOT / "alphapulse"
 
 COMMON = {"config", "metrics", "log", "symbols", "model", "fixed", "clock", "errors"}
+SHARED = {"history", "repository"}
+"""What store, api and client have to agree on without importing each other."""
 MIDDLE = {"delta", "shm"}
 PARTS = {"api", "stream", "store", "client", "capture", "simulators", "collectors"}
 
@@ -28,12 +30,14 @@ MAY_IMPORT = {
     "capture": COMMON | MIDDLE,
     "collectors": COMMON | MIDDLE | {"capture"},
     "simulators": COMMON | MIDDLE | {"capture"},
-    "store": COMMON | MIDDLE,
+    "store": COMMON | SHARED | MIDDLE,
     "stream": COMMON | MIDDLE,
-    "api": COMMON | MIDDLE,
-    "client": COMMON | MIDDLE,
-    "cli": COMMON | MIDDLE | PARTS,
-} | dict.fromkeys(COMMON, COMMON)
+    "api": COMMON | SHARED | MIDDLE,
+    "client": COMMON | SHARED | MIDDLE,
+    "cli": COMMON | SHARED | MIDDLE | PARTS,
+    **dict.fromkeys(COMMON, COMMON),
+    **dict.fromkeys(SHARED, COMMON | SHARED),
+}
 """What a part of the package may import besides itself; ``""`` is ``alphapulse/__init__.py``."""
 
 EXCEPTIONS = {("store/backfill.py", "collectors")}
@@ -44,7 +48,9 @@ NETWORK_LIBRARIES = {
     *("asyncio", "uvloop", "selectors", "socketserver", "anyio", "starlette", "uvicorn", "redis"),
 }
 
-VENUE_FILES = re.compile(r"collectors/(venue|events|sync|coinbase|kraken|binance_us)\w*\.py")
+VENUE_FILES = re.compile(
+    r"collectors/(venue|events|feed|sync|trades|coinbase|kraken|binance_us)\w*\.py"
+)
 """Files that give meaning to frames; the session driver and the daemon do the I/O."""
 
 
