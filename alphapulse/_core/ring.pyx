@@ -385,6 +385,12 @@ cdef class ReadersPage:
         elif self.readers.magic != AP_READERS_MAGIC:
             raise RingCorrupt("no readers' segment")
 
+    def set_pid(self, int slot, uint32_t pid):
+        """Write down whose slot it is; 0 for nobody's."""
+        if not 0 <= slot < <int>AP_SLOTS:
+            raise IndexError(slot)
+        ap_set_slot_pid(&self.slots[slot], pid)
+
     def __dealloc__(self):
         if self.held:
             PyBuffer_Release(&self.view)

@@ -1,0 +1,355 @@
+"""The reading end of a venue's ring: a cursor that outlives the ring's writer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from types import TracebackType
+from typing import Literal, NamedTuple
+
+from alphapulse._core import ring as core
+from alphapulse.clock import monotonic_ns
+from alphapulse.errors import RingCorrupt, RingError, RingNotFound
+from alphapulse.model import BookState, Event, Instrument, Overrun, Reason
+from alphapulse.shm import slots
+from alphapulse.shm.attachment import Attachment
+from alphapulse.shm.batch import Batch
+from alphapulse.shm.names import (
+    DEFAULT_PREFIX,
+    FOLDER,
+    retired_epochs,
+    retired_name,
+    ring_name,
+)
+from alphapulse.shm.segment import open_segment
+from alphapulse.shm.watcher import Watcher
+
+_SLICE_NS = 100_000_000
+"""The longest sleep before a look whether the writer died or was replaced."""
+_SLOTLESS_SLICE_NS = 2_000_000
+"""The same for a reader without a slot, whom the writer doesn't wake."""
+_LOOK_NS = 50_000_000
+"""The least time between two looks at the file system."""
+
+
+class Position(NamedTuple):
+    """A place in a venue's rings: the next sequence wanted."""
+
+    epoch: int
+    sequence: int
+
+
+class RingReader:
+    """A reader of one venue's ring; it moves on by itself to the rings of later writers.
+
+    Books begin with a snapshot, and after an `Overrun` with a new one. Not for use by several
+    threads at a time, save for `close`.
+
+    Parameters
+    ----------
+    venue : name of the exchange
+    prefix : first part of the segment's name
+    start : ``"latest"``: the live books' latest snapshots and all from now on, no past trades;
+        ``"oldest"``: all that is surely there; or the position to resume at
+    spin_ns : how long `wait` polls before it sleeps; a sleeper wakes some 30 us late, a poller
+        needs a core
+
+    Raises
+    ------
+    RingNotFound
+        there is no such ring
+    RingCorrupt
+        its segment contradicts itself
+    ValueError
+        a name that can't be, or a position beyond the ring's end
+    """
+
+    def __init__(
+        self,
+        venue: str,
+        *,
+        prefix: str = DEFAULT_PREFIX,
+        start: Literal["latest", "oldest"] | Position = "latest",
+        spin_ns: int = 0,
+    ) -> None:
+        self.venue = venue
+        self.name = ring_name(prefix, venue)
+        self._path = FOLDER / self.name
+        self._spin_ns = spin_ns
+        self._pending: Overrun | None = None
+        self._slot: slots.Slot | None = None
+        self._watcher: Watcher | None = None
+        self._look_at_ns = 0
+        self._closed = False
+        self._here = self._begin(start)
+        self._take_slot()
+
+    def _begin(self, start: Literal["latest", "oldest"] | Position) -> Attachment:
+        current = self._open(self.name)
+        try:
+            if isinstance(start, Position):
+                return self._resume(current, start)
+            if start == "latest":
+                current.consumer.seek_latest()
+            elif start == "oldest":
+                current.consumer.seek_oldest()
+            else:
+                raise ValueError(f"start {start!r}: 'latest', 'oldest' or a Position")
+        except BaseException:
+            current.close()
+            raise
+        return current
+
+    def _resume(self, current: Attachment, start: Position) -> Attachment:
+        if start.epoch == current.epoch:
+            current.consumer.seek(start.sequence)
+            return current
+        try:
+            before = self._open(retired_name(self.name, start.epoch))
+            before.consumer.seek(start.sequence)
+        except RingNotFound:
+            self._pending = Overrun(
+                exchange=self.venue,
+                epoch=start.epoch,
+                first=start.sequence,
+                last=None,
+                count=None,
+                reason=Reason.RESTARTED,
+            )
+            return self._first_after(start.epoch, current)
+        current.close()
+        return before
+
+    def _open(self, name: str) -> Attachment:
+        mapping = open_segment(FOLDER / name)
+        try:
+            return Attachment(self.venue, mapping)
+        except BaseException:
+            mapping.close()
+            raise
+
+    def _first_after(self, epoch: int, current: Attachment) -> Attachment:
+        """The oldest segment of a later epoch that is still there."""
+        for other in retired_epochs(self.name):
+            if epoch < other < current.epoch:
+                try:
+                    found = self._open(retired_name(self.name, other))
+                except (RingNotFound, RingCorrupt):
+                    continue  # removed at this moment, or no use: the next one then
+                current.close()
+                return found
+        return current
+
+    def read(self, limit: int = 1024) -> Batch:
+        """What comes next: at most `limit` records, or an `Overrun`; empty if there is nothing.
+
+        Never waits.
+
+        Raises
+        ------
+        RingCorrupt
+            the segment contradicts itself
+        RingError
+            the reader is closed
+        """
+        self._check_open()
+        while True:
+            if self._pending is not None:
+                overrun, self._pending = self._pending, None
+                return Batch(self.venue, overrun.epoch, self._here.instruments, overrun=overrun)
+            here = self._here
+            found = here.consumer.next(limit)
+            if found is not None:
+                break
+            if not self._advance():
+                return Batch(self.venue, here.epoch, here.instruments)
+        here.refresh()
+        if isinstance(found, core.Records):
+            return Batch(self.venue, here.epoch, here.instruments, found)
+        first, last, count = found
+        overrun = Overrun(
+            exchange=self.venue,
+            epoch=here.epoch,
+            first=first,
+            last=last,
+            count=count,
+            reason=Reason.LAPPED,
+        )
+        return Batch(self.venue, here.epoch, here.instruments, overrun=overrun)
+
+    def _advance(self) -> bool:
+        """Move to the next epoch if this one is over and read; whether that was done."""
+        here = self._here
+        if here.segment.ended != core.SUPERSEDED:
+            now_ns = monotonic_ns()
+            if now_ns < self._look_at_ns:
+                return False
+            self._look_at_ns = now_ns + _LOOK_NS
+            self._take_slot()
+            if here.segment.ended == core.OPEN and not here.abandoned():
+                return False
+        # Asked after the end was seen: nothing more is committed behind it.
+        if not here.consumer.drained:
+            return False
+        try:
+            current = self._open(self.name)
+        except RingNotFound:
+            return False
+        if current.epoch <= here.epoch:
+            current.close()
+            return False
+        before = current.segment.predecessor
+        if before is not None and before[0] != here.epoch:
+            current = self._first_after(here.epoch, current)
+            before = current.segment.predecessor
+        if before is not None and before[0] != here.epoch:
+            self._pending = Overrun(
+                exchange=self.venue,
+                epoch=before[0],
+                first=1,
+                last=None,
+                count=None,
+                reason=Reason.RESTARTED,
+            )
+        self._here = current
+        here.close()
+        self._take_slot()
+        return True
+
+    def _take_slot(self) -> None:
+        """Have a slot in the readers' segment that the present writer looks at, if possible."""
+        path = slots.readers_path(self.name)
+        if self._slot is None or not self._slot.is_at(path):
+            if self._slot is not None:
+                self._slot.close()
+            self._slot = slots.claim(self.name)
+        if self._slot is not None:
+            self._here.consumer.use_slot(self._slot.page, self._slot.index)
+
+    def _has_news(self) -> bool:
+        """Whether `read` would give something."""
+        while self._pending is None and self._here.consumer.drained:
+            if not self._advance():
+                return False
+        return True
+
+    def _slice_ns(self, until_ns: int | None) -> int:
+        longest = _SLICE_NS if self._slot is not None else _SLOTLESS_SLICE_NS
+        return longest if until_ns is None else min(longest, max(until_ns - monotonic_ns(), 0))
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until `read` would give something; whether it would.
+
+        Parameters
+        ----------
+        timeout : seconds; None for no limit
+        """
+        until_ns = None if timeout is None else monotonic_ns() + int(timeout * 1e9)
+        while not self._closed:
+            ended = self._here.segment.ended  # before the look, so that no end is slept through
+            if self._has_news():
+                return True
+            slice_ns = self._slice_ns(until_ns)
+            if slice_ns <= 0:
+                return False
+            self._here.consumer.wait(min(self._spin_ns, slice_ns), slice_ns, ended)
+        return False
+
+    async def ready(self) -> None:
+        """Return when `read` would give something, or the reader was closed."""
+        while not self._closed:
+            ended = self._here.segment.ended
+            if self._has_news():
+                return
+            if self._watcher is None:
+                self._watcher = Watcher(f"ring-{self.name}")
+            slice_ns = self._slice_ns(None)
+            spin_ns = min(self._spin_ns, slice_ns)
+            await self._watcher.news(self._here.consumer, spin_ns, slice_ns, ended)
+
+    def __iter__(self) -> Iterator[Event]:
+        """Events as they come, without end; an `Overrun` is one of them."""
+        while not self._closed:
+            batch = self.read()
+            if batch:
+                yield from batch.events()
+            else:
+                self.wait()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while not self._closed:
+            batch = self.read()
+            for event in batch.events():
+                yield event
+            if batch:
+                await asyncio.sleep(0)  # others of the loop have their turn while this catches up
+            else:
+                await self.ready()
+
+    @property
+    def position(self) -> Position:
+        """Where a later reader would go on: behind the records given so far."""
+        return Position(self._here.epoch, self._here.consumer.sequence)
+
+    @property
+    def epoch(self) -> int:
+        """Of the ring that is being read: Unix milliseconds of its creation."""
+        return self._here.epoch
+
+    @property
+    def instruments(self) -> Mapping[int, Instrument]:
+        """The epoch's instruments by id, those included whose records came before the start."""
+        self._here.refresh()
+        return self._here.instruments
+
+    @property
+    def states(self) -> Mapping[int, BookState]:
+        """The epoch's books' states as the writer has them now, by instrument id."""
+        return self._here.states()
+
+    @property
+    def lag(self) -> int:
+        """Records of this epoch that were written and not given yet."""
+        here = self._here
+        return max(here.segment.sequence + 1 - here.consumer.sequence, 0)
+
+    @property
+    def writer_alive(self) -> bool:
+        """Whether the ring's writer still holds its lock."""
+        self._check_open()
+        return self._here.mapping.owned()
+
+    @property
+    def heartbeat_ns(self) -> int:
+        """When the writer last said that it is at work."""
+        return self._here.segment.heartbeat_ns
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RingError(f"the reader of ring {self.name!r} is closed")
+
+    def close(self) -> None:
+        """Free the slot and end the thread, if any; records given out stay valid."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._watcher is not None:
+            self._watcher.stop(self._here.consumer)
+        if self._slot is not None:
+            self._slot.close()
+        self._here.close()
+
+    def __enter__(self) -> RingReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
