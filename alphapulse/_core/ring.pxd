@@ -136,6 +136,7 @@ cdef class Consumer:
     cdef uint64_t filter_until
     cdef bint drop_history
     cdef bint lapped
+    cdef uint64_t told
     cdef uint8_t *synced
 
     cdef void tell(self) noexcept

@@ -1095,6 +1095,7 @@ cdef class Consumer:
         self.filter_until = filter_until
         self.drop_history = drop_history
         self.lapped = False
+        self.told = 0
         self.staged = 0
         self.begin = self.end = 0
         memset(self.synced, 0, SYNCED_BYTES)
@@ -1203,6 +1204,8 @@ cdef class Consumer:
                     memmove(keep, read, padded)
                 keep += padded
                 self.staged += 1
+            elif self.told:
+                self.told -= 1
             read += padded
             left -= padded
             self.position += padded
@@ -1234,7 +1237,8 @@ cdef class Consumer:
         """Go on from the live books' latest snapshots; ``(first, last, count)`` of what is lost.
 
         Without a live book, go on from the beginning of the ring's newer half. None if the writer
-        overtook again meanwhile.
+        overtook again meanwhile. The count includes records behind `last` that will be dropped
+        (`told` of them); if the reader is overtaken before it has passed them, they are no news.
         """
         cdef ap_ring *ring = &self.segment.ring
         cdef uint64_t position, committed, first = self.expected
@@ -1258,9 +1262,11 @@ cdef class Consumer:
                 continue
             if found == CORRUPT or trace.first <= first:
                 raise RingCorrupt(f"{self.segment.name}: no record to go on with at {position}")
+            lost = trace.first - first + trace.dropped - self.told
             self.place(position, trace.first, committed, False)
+            self.told = trace.dropped
             self.tell()
-            return first, trace.first - 1, trace.first - first + trace.dropped
+            return first, trace.first - 1, lost
         return None
 
     def next(self, Py_ssize_t limit):
