@@ -1,0 +1,267 @@
+"""What the history stores keep, exactly: rows of trades, bars and gaps, and who reads them.
+
+Prices and sizes are integers scaled by the exponents in the same row, as in a ring's records, so
+that nothing is rounded on its way into a store, through it, or out of it. Programs that want plain
+numbers use `alphapulse.repository`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from alphapulse.clock import NO_TIME, NS_PER_SECOND
+from alphapulse.fixed import to_decimal
+from alphapulse.model import (
+    BookSnapshot,
+    Channel,
+    Gap,
+    IdKind,
+    Level,
+    Overrun,
+    Reason,
+    Side,
+    Trade,
+)
+
+INTERVALS_NS = {
+    "1s": NS_PER_SECOND,
+    "1m": 60 * NS_PER_SECOND,
+    "5m": 300 * NS_PER_SECOND,
+    "15m": 900 * NS_PER_SECOND,
+    "1h": 3600 * NS_PER_SECOND,
+    "4h": 4 * 3600 * NS_PER_SECOND,
+    "1d": 86400 * NS_PER_SECOND,
+}
+"""Lengths of bars, in nanoseconds; each bar begins at a multiple of its length since the epoch."""
+
+OrderKey = tuple[int, int, str]
+"""What rows of trades sort by: time, then the id as a number (0 for text), then as text."""
+
+
+class TradeRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One trade. Its identity is (exchange, symbol, id_kind, trade_id); a store keeps it once."""
+
+    exchange: str
+    symbol: str
+    trade_id: str
+    """Decimal digits without leading zeros, unless ``id_kind`` is `IdKind.TEXT`."""
+    id_kind: IdKind = IdKind.TRADE
+    timestamp_ns: int
+    """The venue's time; ours at the frame's arrival where the venue gives none."""
+    received_ns: int = NO_TIME
+    price: int
+    price_exponent: int
+    size: int
+    size_exponent: int
+    side: Side
+    """The taker's."""
+    matches: int = 1
+    """How many of the venue's matches it stands for; 0 if unknown."""
+
+    @property
+    def exact_price(self) -> Decimal:
+        return to_decimal(self.price, self.price_exponent)
+
+    @property
+    def exact_size(self) -> Decimal:
+        return to_decimal(self.size, self.size_exponent)
+
+    @property
+    def order_key(self) -> OrderKey:
+        if self.id_kind is IdKind.TEXT:
+            return self.timestamp_ns, 0, self.trade_id
+        return self.timestamp_ns, int(self.trade_id), ""
+
+
+class BarRow(NamedTuple):
+    """One bar; prices scaled by ``price_exponent``, the volume by ``size_exponent``."""
+
+    timestamp_ns: int
+    """When the bar begins."""
+    open: int
+    high: int
+    low: int
+    close: int
+    price_exponent: int
+    volume: int
+    size_exponent: int
+    trades: int
+
+
+class GapRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that the store doesn't have, as far as it is known; bounds are inclusive."""
+
+    exchange: str
+    symbol: str | None
+    """None where all of the venue's symbols may be concerned."""
+    channel: Channel
+    reason: Reason
+    first: int | None
+    last: int | None
+    count: int | None
+    since_ns: int
+    """Our time from which on something may be missing."""
+    received_ns: int
+    """Our time when the loss was seen."""
+
+
+class BookRow(msgspec.Struct, frozen=True, kw_only=True):
+    """The best levels of a book at one moment; best first, scaled."""
+
+    exchange: str
+    symbol: str
+    version: int
+    timestamp_ns: int
+    """The venue's time; ours at the frame's arrival where the venue gives none."""
+    price_exponent: int
+    size_exponent: int
+    bids: tuple[Level, ...]
+    asks: tuple[Level, ...]
+
+
+class SeriesSummary(NamedTuple):
+    """How much a store holds of one venue's symbol."""
+
+    exchange: str
+    symbol: str
+    trades: int
+    first_ns: int
+    last_ns: int
+
+
+class History(Protocol):
+    """Exact reading of what a store holds. All methods raise `StoreError` where it fails.
+
+    Times are nanoseconds since the epoch, both ends included, None for no bound.
+    """
+
+    async def read_trades(
+        self,
+        exchange: str,
+        symbol: str,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        limit: int | None = None,
+        *,
+        newest: bool = False,
+    ) -> list[TradeRow]:
+        """Trades in the order of (time, id); with a limit the first ones, or the newest ones."""
+        ...
+
+    async def read_bars(
+        self,
+        exchange: str,
+        symbol: str,
+        interval_ns: int,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        limit: int | None = None,
+        *,
+        newest: bool = False,
+    ) -> list[BarRow]:
+        """Bars that begin in the span, whole ones, oldest first; times without trades have none.
+
+        With a limit it is the first ones, or the newest ones.
+        """
+        ...
+
+    async def read_gaps(
+        self, exchange: str, start_ns: int | None = None, end_ns: int | None = None
+    ) -> list[GapRow]:
+        """Losses by the time when they were seen."""
+        ...
+
+    async def read_book(
+        self, exchange: str, symbol: str, at_ns: int | None = None
+    ) -> BookRow | None:
+        """The newest book kept that isn't younger than the time; None if there is none."""
+        ...
+
+    async def summarise(self) -> list[SeriesSummary]:
+        """What there is, sorted by exchange and symbol."""
+        ...
+
+    async def ping(self) -> None:
+        """Return if the store answers. Raises `StoreError` otherwise."""
+        ...
+
+
+def trade_row(trade: Trade) -> TradeRow:
+    """Row of a trade from a ring."""
+    instrument = trade.instrument
+    return TradeRow(
+        exchange=instrument.exchange,
+        symbol=instrument.symbol,
+        trade_id=trade.trade_id,
+        id_kind=trade.id_kind,
+        timestamp_ns=trade.received_ns if trade.exchange_ns == NO_TIME else trade.exchange_ns,
+        received_ns=trade.received_ns,
+        price=trade.price,
+        price_exponent=instrument.price_exponent,
+        size=trade.size,
+        size_exponent=instrument.size_exponent,
+        side=trade.side,
+        matches=trade.matches,
+    )
+
+
+def book_row(snapshot: BookSnapshot, depth: int) -> BookRow:
+    """Row of a book from a ring, cut to its best `depth` levels a side."""
+    instrument = snapshot.instrument
+    known = snapshot.exchange_ns != NO_TIME
+    return BookRow(
+        exchange=instrument.exchange,
+        symbol=instrument.symbol,
+        version=snapshot.version,
+        timestamp_ns=snapshot.exchange_ns if known else snapshot.received_ns,
+        price_exponent=instrument.price_exponent,
+        size_exponent=instrument.size_exponent,
+        bids=snapshot.bids[:depth],
+        asks=snapshot.asks[:depth],
+    )
+
+
+def gap_row(gap: Gap) -> GapRow:
+    """Row of a gap from a ring."""
+    return GapRow(
+        exchange=gap.exchange,
+        symbol=gap.instrument.symbol if gap.instrument else None,
+        channel=gap.channel,
+        reason=gap.reason,
+        first=gap.first,
+        last=gap.last,
+        count=gap.count,
+        since_ns=gap.since_ns,
+        received_ns=gap.received_ns,
+    )
+
+
+def overrun_row(overrun: Overrun, since_ns: int, seen_ns: int) -> GapRow:
+    """Row of what a reader of the ring was not given.
+
+    Parameters
+    ----------
+    overrun : from the reader
+    since_ns : our time of the last record before the loss, ``NO_TIME`` if there was none
+    seen_ns : our time now
+    """
+    return GapRow(
+        exchange=overrun.exchange,
+        symbol=None,
+        channel=Channel.RING,
+        reason=overrun.reason,
+        first=overrun.first,
+        last=overrun.last,
+        count=overrun.count,
+        since_ns=since_ns,
+        received_ns=seen_ns,
+    )
+
+
+def in_order(rows: Sequence[TradeRow]) -> list[TradeRow]:
+    """Rows in the order in which stores give them."""
+    return sorted(rows, key=lambda row: row.order_key)

@@ -1,0 +1,339 @@
+"""The embedded store: a DuckDB file, for one process.
+
+DuckDB's calls block, so they run in threads: one writes, a few read, each with a cursor of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import duckdb
+
+from alphapulse.clock import NS_PER_SECOND, wall_ns
+from alphapulse.config import StoreSettings
+from alphapulse.errors import StoreError
+from alphapulse.fixed import INT64_MAX
+from alphapulse.history import BarRow, BookRow, GapRow, SeriesSummary, TradeRow
+from alphapulse.log import get_logger
+from alphapulse.shm import Position
+from alphapulse.store import tables
+from alphapulse.store.bars import bars_of, span_of_bars
+from alphapulse.store.books import dump_book, load_book
+from alphapulse.store.identity import Series, sift, text_ids
+from alphapulse.store.repository import Repository, WriteBatch
+
+T = TypeVar("T")
+
+READERS = 2
+"""Threads that answer queries."""
+DATABASE_THREADS = 2
+"""Threads that DuckDB may use for one query."""
+SECONDS_BETWEEN_SWEEPS = 3600.0
+"""How often trades older than the retention are deleted."""
+
+_TIMES_MIN = -INT64_MAX
+_LOCK_HOLDER = re.compile(r"\(PID (\d+)\)")
+
+log = get_logger(__name__)
+
+
+class EmbeddedStore(Repository):
+    """History in a DuckDB file; made by `open`.
+
+    Parameters
+    ----------
+    database : the open file, its tables there
+    retention_ns : age at which trades are deleted, 0 for never
+    """
+
+    def __init__(self, database: duckdb.DuckDBPyConnection, retention_ns: int) -> None:
+        self._database = database
+        self._retention_ns = retention_ns
+        self._writer = ThreadPoolExecutor(1, "store-writer")
+        self._readers = ThreadPoolExecutor(READERS, "store-reader")
+        self._local = threading.local()
+        self._series_ids: dict[tuple[str, str], int] = {}
+        self._seen: dict[str, dict[str, Series]] | None = None
+        self._next_sweep = 0.0
+        self._closed = False
+
+    @classmethod
+    async def open(cls, settings: StoreSettings) -> EmbeddedStore:
+        """Open the file of the settings, or create it.
+
+        Raises
+        ------
+        StoreError
+            another process has it open, it can't be created, or it is of another version
+        """
+        database = await asyncio.to_thread(_connect, settings)
+        store = cls(database, int(settings.retention_days * 86400) * NS_PER_SECOND)
+        await store._write(store._load_series)
+        return store
+
+    async def append(self, batch: WriteBatch) -> int:
+        """See `Store`."""
+        return await self._write(lambda cursor: self._append(cursor, batch))
+
+    async def position(self, exchange: str) -> Position | None:
+        """See `Store`."""
+        query = "SELECT epoch, sequence FROM positions WHERE exchange = ?"
+        rows = await self._read(query, [exchange])
+        return Position(*rows[0]) if rows else None
+
+    async def read_trades(
+        self,
+        exchange: str,
+        symbol: str,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        limit: int | None = None,
+        *,
+        newest: bool = False,
+    ) -> list[TradeRow]:
+        """See `History`."""
+        series = self._series_ids.get((exchange, symbol))
+        if series is None:
+            return []
+        query = tables.SELECT_NEWEST_TRADES if newest else tables.SELECT_TRADES
+        rows = await self._read(query, [series, *_span(start_ns, end_ns), _limit(limit)])
+        trades = [tables.trade_of(row, exchange, symbol) for row in rows]
+        return trades[::-1] if newest else trades
+
+    async def read_bars(
+        self,
+        exchange: str,
+        symbol: str,
+        interval_ns: int,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        limit: int | None = None,
+        *,
+        newest: bool = False,
+    ) -> list[BarRow]:
+        """See `History`."""
+        series = self._series_ids.get((exchange, symbol))
+        if series is None:
+            return []
+        span = _span(*span_of_bars(interval_ns, start_ns, end_ns))
+        direction = -1 if newest else 1
+        rows = await self._read(
+            tables.SELECT_PARTS, [interval_ns, series, *span, direction, _limit(limit)]
+        )
+        return bars_of(map(tables.part_of, rows), interval_ns)
+
+    async def read_gaps(
+        self, exchange: str, start_ns: int | None = None, end_ns: int | None = None
+    ) -> list[GapRow]:
+        """See `History`."""
+        rows = await self._read(tables.SELECT_GAPS, [exchange, *_span(start_ns, end_ns)])
+        return [tables.gap_of(row, exchange) for row in rows]
+
+    async def read_book(
+        self, exchange: str, symbol: str, at_ns: int | None = None
+    ) -> BookRow | None:
+        """See `History`; only the latest book is kept."""
+        query = (
+            "SELECT body FROM books WHERE exchange = ? AND symbol = ? AND timestamp_ns <= ? "
+            "ORDER BY timestamp_ns DESC LIMIT 1"
+        )
+        rows = await self._read(query, [exchange, symbol, INT64_MAX if at_ns is None else at_ns])
+        return load_book(rows[0][0]) if rows else None
+
+    async def summarise(self) -> list[SeriesSummary]:
+        """See `History`."""
+        return [SeriesSummary._make(row) for row in await self._read(tables.SELECT_SUMMARY, [])]
+
+    async def ping(self) -> None:
+        """See `History`."""
+        await self._read("SELECT 1", [])
+
+    async def close(self) -> None:
+        """Wait for what is under way, then close the file. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        await asyncio.to_thread(self._shut_down)
+
+    def _shut_down(self) -> None:
+        self._writer.shutdown()
+        self._readers.shutdown()
+        self._database.close()
+
+    async def _write(self, job: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        return await self._run(self._writer, lambda: self._in_transaction(job))
+
+    async def _read(self, query: str, values: list[Any]) -> list[tuple[Any, ...]]:
+        return await self._run(
+            self._readers, lambda: self._cursor().execute(query, values).fetchall()
+        )
+
+    async def _run(self, threads: ThreadPoolExecutor, job: Callable[[], T]) -> T:
+        if self._closed:
+            raise StoreError("the store is closed")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(threads, job)
+        except duckdb.Error as error:
+            raise StoreError(f"the embedded database failed: {error}") from error
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        cursor: duckdb.DuckDBPyConnection | None = getattr(self._local, "cursor", None)
+        if cursor is None:
+            cursor = self._local.cursor = self._database.cursor()
+        return cursor
+
+    def _in_transaction(self, job: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        cursor = self._cursor()
+        cursor.execute("BEGIN")
+        try:
+            result = job(cursor)
+            cursor.execute("COMMIT")
+        except BaseException:
+            # What is noted in memory may be ahead of the file now.
+            self._seen = None
+            self._roll_back(cursor)
+            raise
+        return result
+
+    def _roll_back(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        try:
+            cursor.execute("ROLLBACK")
+        except duckdb.Error as error:
+            # A failed COMMIT has ended the transaction already.
+            log.debug("nothing to roll back", problem=str(error))
+
+    def _load_series(self, cursor: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Series]]:
+        seen: dict[str, dict[str, Series]] = {}
+        ids = {}
+        cursor.execute("SELECT id, exchange, symbol, ids FROM series")
+        for number, exchange, symbol, text in cursor.fetchall():
+            ids[exchange, symbol] = number
+            seen.setdefault(exchange, {})[symbol] = Series.load(text)
+        self._series_ids, self._seen = ids, seen
+        return seen
+
+    def _append(self, cursor: duckdb.DuckDBPyConnection, batch: WriteBatch) -> int:
+        seen = self._load_series(cursor) if self._seen is None else self._seen
+        series = seen.setdefault(batch.exchange, {})
+        new = sift(batch.trades, series, self._known_texts(cursor, batch))
+        if new:
+            self._insert_trades(cursor, batch.exchange, new, series)
+        for gap in batch.gaps:
+            cursor.execute(
+                "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", tables.gap_values(gap)
+            )
+        for book in batch.books:
+            key = [book.exchange, book.symbol]
+            cursor.execute("DELETE FROM books WHERE exchange = ? AND symbol = ?", key)
+            values = [*key, book.timestamp_ns, dump_book(book)]
+            cursor.execute("INSERT INTO books VALUES (?, ?, ?, ?)", values)
+        if batch.position is not None:
+            cursor.execute("DELETE FROM positions WHERE exchange = ?", [batch.exchange])
+            values = [batch.exchange, *batch.position]
+            cursor.execute("INSERT INTO positions VALUES (?, ?, ?)", values)
+        self._sweep(cursor)
+        return len(new)
+
+    def _insert_trades(
+        self,
+        cursor: duckdb.DuckDBPyConnection,
+        exchange: str,
+        rows: list[TradeRow],
+        series: dict[str, Series],
+    ) -> None:
+        for symbol in dict.fromkeys(row.symbol for row in rows):
+            known = self._series_ids.get((exchange, symbol))
+            if known is None:
+                known = len(self._series_ids) + 1
+                values: list[Any] = [known, exchange, symbol, series[symbol].dump()]
+                cursor.execute("INSERT INTO series VALUES (?, ?, ?, ?)", values)
+                self._series_ids[exchange, symbol] = known
+            else:
+                values = [series[symbol].dump(), known]
+                cursor.execute("UPDATE series SET ids = ? WHERE id = ?", values)
+        ids = [self._series_ids[exchange, row.symbol] for row in rows]
+        cursor.register("new_trades", tables.trade_columns(rows, ids))
+        try:
+            cursor.execute(tables.INSERT_TRADES)
+        finally:
+            cursor.unregister("new_trades")
+
+    def _known_texts(
+        self, cursor: duckdb.DuckDBPyConnection, batch: WriteBatch
+    ) -> set[tuple[str, str]]:
+        known = set()
+        for symbol, trade_id in text_ids(batch.trades):
+            cursor.execute(
+                "SELECT 1 FROM trades WHERE series = ? AND id_kind = 2 AND trade_text = ? LIMIT 1",
+                [self._series_ids.get((batch.exchange, symbol), 0), trade_id],
+            )
+            if cursor.fetchall():
+                known.add((symbol, trade_id))
+        return known
+
+    def _sweep(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        if not self._retention_ns or time.monotonic() < self._next_sweep:
+            return
+        self._next_sweep = time.monotonic() + SECONDS_BETWEEN_SWEEPS
+        oldest = wall_ns() - self._retention_ns
+        cursor.execute("DELETE FROM trades WHERE timestamp_ns < ?", [oldest])
+        cursor.execute("DELETE FROM gaps WHERE received_ns < ?", [oldest])
+
+
+def _connect(settings: StoreSettings) -> duckdb.DuckDBPyConnection:
+    path = Path(settings.path)
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": f"{settings.memory_limit_bytes}B",
+        "threads": DATABASE_THREADS,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    try:
+        database = duckdb.connect(str(path), config=config)
+    except duckdb.Error as error:
+        raise StoreError(_problem(path, str(error))) from error
+    try:
+        database.execute(tables.SCHEMA)
+        row = database.execute("SELECT schema_version FROM about").fetchone()
+        if row is None:
+            database.execute("INSERT INTO about VALUES (?)", [tables.SCHEMA_VERSION])
+        elif row[0] != tables.SCHEMA_VERSION:
+            raise StoreError(
+                f"{path} has tables of version {row[0]}, this program needs "
+                f"{tables.SCHEMA_VERSION}; set store.path to another file"
+            )
+    except duckdb.Error as error:
+        database.close()
+        raise StoreError(_problem(path, str(error))) from error
+    except StoreError:
+        database.close()
+        raise
+    return database
+
+
+def _problem(path: Path, text: str) -> str:
+    holder = _LOCK_HOLDER.search(text)
+    if "lock" not in text:
+        return f"{path} can't be opened as a database: {text}"
+    who = f"process {holder[1]}" if holder else "another process"
+    return (
+        f"{path} is open in {who}, and the embedded database serves one process at a time; "
+        "stop that one, set store.path to another file, or use Redis (store.redis_url)"
+    )
+
+
+def _span(start_ns: int | None, end_ns: int | None) -> tuple[int, int]:
+    start = _TIMES_MIN if start_ns is None else max(start_ns, _TIMES_MIN)
+    end = INT64_MAX if end_ns is None else min(end_ns, INT64_MAX)
+    return start, end
+
+
+def _limit(limit: int | None) -> int:
+    return INT64_MAX if limit is None else limit

@@ -1,0 +1,301 @@
+"""What a store is, and `MarketDataRepository` on top of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Any, Protocol
+
+import msgspec
+
+from alphapulse.clock import NS_PER_SECOND, parse_iso8601
+from alphapulse.errors import FixedPointError, RequestError, StoreError
+from alphapulse.fixed import format_decimal, parse_decimal, split_decimal, to_decimal
+from alphapulse.history import (
+    INTERVALS_NS,
+    BookRow,
+    GapRow,
+    History,
+    SeriesSummary,
+    TradeRow,
+)
+from alphapulse.model import IdKind, Level, Side
+from alphapulse.repository import (
+    BookLevel,
+    BookSnapshot,
+    DataSummary,
+    MarketDataRepository,
+    MarketTrade,
+    Number,
+    OhlcvBar,
+)
+from alphapulse.shm import Position
+from alphapulse.symbols import normalize_symbol
+
+__all__ = ["MarketDataRepository", "Repository", "Store", "WriteBatch"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SIDES = {"buy": Side.BUY, "sell": Side.SELL}
+_KINDS = {kind.text: kind for kind in IdKind}
+_UINT64 = 2**64
+
+
+class WriteBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """What one venue's ring gave since the last batch; written whole or not at all."""
+
+    exchange: str
+    trades: Sequence[TradeRow] = ()
+    gaps: Sequence[GapRow] = ()
+    books: Sequence[BookRow] = ()
+    """Newest books; an older one of the same symbol is replaced."""
+    position: Position | None = None
+    """Where to go on in the ring after this batch; None to leave it as it is."""
+
+
+class Store(History, MarketDataRepository, Protocol):
+    """A history store: exact reading, writing, and reading as a `MarketDataRepository`."""
+
+    async def append(self, batch: WriteBatch) -> int:
+        """Write a batch in one transaction; trades that are there already are left out.
+
+        Returns
+        -------
+        int
+            how many trades were new
+
+        Raises
+        ------
+        StoreError
+            the store failed; whether the batch is written or not, `position` tells
+        """
+        ...
+
+    async def position(self, exchange: str) -> Position | None:
+        """Where to go on in a venue's ring, None if nothing was ever written from it."""
+        ...
+
+
+class Repository:
+    """`MarketDataRepository` by means of the exact methods, which subclasses have."""
+
+    async def save_trades(
+        self: Store, trades: Iterable[Mapping[str, Any] | Any], symbol: str, exchange: str
+    ) -> dict[str, Any]:
+        """See `MarketDataRepository`. Raises `RequestError` for a trade that can't be stored."""
+        symbol = _symbol(symbol)
+        rows = [_row_of(trade, symbol, exchange) for trade in trades]
+        saved = await self.append(WriteBatch(exchange=exchange, trades=rows))
+        return {"success": True, "saved": saved, "duplicates": len(rows) - saved}
+
+    async def get_trades(
+        self: Store,
+        symbol: str,
+        exchange: str,
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        limit: int | None = None,
+        *,
+        exact: bool = False,
+    ) -> list[MarketTrade]:
+        """See `MarketDataRepository`."""
+        rows = await self.read_trades(
+            exchange,
+            _symbol(symbol),
+            _nanoseconds(start_time),
+            _nanoseconds(end_time),
+            limit,
+            newest=start_time is None,
+        )
+        return [
+            MarketTrade(
+                timestamp=_number(row.timestamp_ns, 9, exact),
+                price=_number(row.price, row.price_exponent, exact),
+                volume=_number(row.size, row.size_exponent, exact),
+                side=row.side.text,
+                trade_id=row.trade_id,
+                symbol=row.symbol,
+                exchange=row.exchange,
+                id_kind=row.id_kind.text,
+            )
+            for row in rows
+        ]
+
+    async def get_ohlcv(
+        self: Store,
+        symbol: str,
+        exchange: str,
+        interval: str = "1m",
+        start_time: datetime | None = None,
+        end_time: datetime | None = None,
+        *,
+        exact: bool = False,
+    ) -> list[OhlcvBar]:
+        """See `MarketDataRepository`. Raises `RequestError` for an unknown interval."""
+        interval_ns = INTERVALS_NS.get(interval)
+        if interval_ns is None:
+            known = ", ".join(INTERVALS_NS)
+            raise RequestError("unknown_interval", f"{interval!r} is no interval; use {known}")
+        rows = await self.read_bars(
+            exchange,
+            _symbol(symbol),
+            interval_ns,
+            _nanoseconds(start_time),
+            _nanoseconds(end_time),
+        )
+        return [
+            OhlcvBar(
+                timestamp=_number(row.timestamp_ns, 9, exact),
+                open=_number(row.open, row.price_exponent, exact),
+                high=_number(row.high, row.price_exponent, exact),
+                low=_number(row.low, row.price_exponent, exact),
+                close=_number(row.close, row.price_exponent, exact),
+                volume=_number(row.volume, row.size_exponent, exact),
+                trades=row.trades,
+            )
+            for row in rows
+        ]
+
+    async def get_orderbook_snapshot(
+        self: Store,
+        symbol: str,
+        exchange: str,
+        timestamp: datetime | None = None,
+        *,
+        exact: bool = False,
+    ) -> BookSnapshot | None:
+        """See `MarketDataRepository`."""
+        book = await self.read_book(exchange, _symbol(symbol), _nanoseconds(timestamp))
+        if book is None:
+            return None
+        return BookSnapshot(
+            symbol=book.symbol,
+            exchange=book.exchange,
+            timestamp=_number(book.timestamp_ns, 9, exact),
+            bids=_levels(book.bids, book, exact),
+            asks=_levels(book.asks, book, exact),
+        )
+
+    async def get_symbols(self: Store, exchange: str) -> list[str]:
+        """See `MarketDataRepository`."""
+        return [series.symbol for series in await self.summarise() if series.exchange == exchange]
+
+    async def get_data_summary(self: Store) -> DataSummary:
+        """See `MarketDataRepository`."""
+        return summary_of(await self.summarise())
+
+    async def health_check(self: Store) -> dict[str, Any]:
+        """See `MarketDataRepository`."""
+        try:
+            await self.ping()
+        except StoreError as error:
+            return {"status": "failed", "problem": str(error)}
+        return {"status": "ok"}
+
+
+def summary_of(series: Sequence[SeriesSummary]) -> DataSummary:
+    """One summary out of those of all series."""
+    symbols: dict[str, list[str]] = {}
+    counts: dict[str, int] = {}
+    for one in series:
+        symbols.setdefault(one.exchange, []).append(one.symbol)
+        counts[one.symbol] = counts.get(one.symbol, 0) + one.trades
+    start = min((one.first_ns for one in series), default=None)
+    end = max((one.last_ns for one in series), default=None)
+    return DataSummary(
+        total_symbols=len(counts),
+        total_exchanges=len(symbols),
+        total_records=sum(counts.values()),
+        date_range={
+            "start": None if start is None else start / NS_PER_SECOND,
+            "end": None if end is None else end / NS_PER_SECOND,
+        },
+        symbols_by_exchange=symbols,
+        record_count_by_symbol=counts,
+    )
+
+
+def _symbol(text: str) -> str:
+    try:
+        return normalize_symbol(text)
+    except ValueError as error:
+        raise RequestError("bad_symbol", str(error)) from None
+
+
+def _number(value: int, exponent: int, exact: bool) -> Number:
+    # The nearest float of the exact text, not a quotient that is rounded twice.
+    return to_decimal(value, exponent) if exact else float(format_decimal(value, exponent))
+
+
+def _levels(levels: Iterable[Level], book: BookRow, exact: bool) -> list[BookLevel]:
+    return [
+        BookLevel(
+            price=_number(level.price, book.price_exponent, exact),
+            size=_number(level.size, book.size_exponent, exact),
+        )
+        for level in levels
+    ]
+
+
+def _nanoseconds(moment: datetime | None) -> int | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+def _row_of(trade: Mapping[str, Any] | Any, symbol: str, exchange: str) -> TradeRow:
+    def field(name: str, default: Any = None) -> Any:
+        value = trade.get(name) if isinstance(trade, Mapping) else getattr(trade, name, None)
+        if value is None and default is None:
+            raise RequestError("bad_trade", f"a trade without {name}: {trade!r}")
+        return default if value is None else value
+
+    trade_id = str(field("trade_id"))
+    try:
+        timestamp_ns = _time_of(field("timestamp"))
+        price, price_exponent = _scaled(field("price"))
+        size, size_exponent = _scaled(field("volume"))
+        return TradeRow(
+            exchange=exchange,
+            symbol=symbol,
+            trade_id=trade_id,
+            id_kind=_kind_of(trade_id, field("id_kind", "")),
+            timestamp_ns=timestamp_ns,
+            price=price,
+            price_exponent=price_exponent,
+            size=size,
+            size_exponent=size_exponent,
+            side=_SIDES[str(field("side")).lower()],
+        )
+    except KeyError as error:
+        raise RequestError("bad_trade", f"{error} is no side or kind of id: {trade!r}") from None
+    except (FixedPointError, ValueError) as error:
+        raise RequestError("bad_trade", f"trade {trade_id}: {error}") from None
+
+
+def _kind_of(trade_id: str, name: str) -> IdKind:
+    canonical = trade_id.isascii() and trade_id.isdecimal() and str(int(trade_id)) == trade_id
+    number = canonical and int(trade_id) < _UINT64
+    kind = _KINDS[name] if name else IdKind.TRADE if number else IdKind.TEXT
+    if kind is not IdKind.TEXT and not number:
+        raise ValueError(f"an id of kind {kind.text} is a number")
+    return kind
+
+
+def _scaled(value: Any) -> tuple[int, int]:
+    text = str(value)
+    exponent = max(split_decimal(text)[1], 0)
+    if exponent > 18:
+        raise ValueError(f"{text} has more than 18 decimal places")
+    return parse_decimal(text, exponent), exponent
+
+
+def _time_of(value: Any) -> int:
+    if isinstance(value, datetime):
+        return _nanoseconds(value) or 0
+    if isinstance(value, str):
+        return parse_iso8601(value)
+    # A float of seconds has about 100 ns left at today's dates: its shortest text is what was meant.
+    return int((Decimal(str(value)) * NS_PER_SECOND).to_integral_value())
