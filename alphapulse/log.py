@@ -20,7 +20,7 @@ from alphapulse.config import LogSettings
 SECRET_WORDS = ("token", "secret", "passphrase", "password", "api_key")
 """A value whose name contains one of these isn't written."""
 
-_QUIET = ("asyncio", "uvicorn.access")
+_QUIET = ("asyncio", "picows", "uvicorn.access")
 """Loggers of libraries that say nothing of use below a warning."""
 
 

@@ -155,5 +155,10 @@ class Allowance:
     async def take(self, amount: float = 1.0) -> None:
         """Wait until it is this task's turn and there is enough left, and take it."""
         async with self._queue:
-            while not self._bucket.take(amount):
-                await asyncio.sleep(self._bucket.wait_seconds(amount))
+            while True:
+                # A hold may come while this task sleeps.
+                seconds = self._bucket.wait_seconds(amount)
+                if seconds <= 0:
+                    break
+                await asyncio.sleep(seconds)
+            self._bucket.take(amount)

@@ -17,6 +17,7 @@ from alphapulse.collectors.trades import TradeLog
 from alphapulse.collectors.venue import Channel, Venue
 from alphapulse.delta import BookTracker, ChecksumRule
 from alphapulse.errors import (
+    BookError,
     FixedPointError,
     PrecisionError,
     RangeError,
@@ -131,17 +132,23 @@ class Feed:
         self, channel: Channel, data: bytes | memoryview, received_ns: int
     ) -> list[events.VenueEvent]:
         """Take one frame of a connection; returns its events, for the session's own needs."""
+        found = channel.receive(data)
+        self.take(channel, found, len(data), received_ns)
+        return found
+
+    def take(
+        self, channel: Channel, found: list[events.VenueEvent], size: int, received_ns: int
+    ) -> None:
+        """Take the events of one frame of so many bytes."""
         counts = self.publisher.counts
         counts.frames += 1
-        counts.bytes_in += len(data)
-        found = channel.receive(data)
+        counts.bytes_in += size
         for event in found:
             handler = self._handlers.get(type(event))
             if handler is not None:
                 self._handle(handler, event, received_ns)
             elif isinstance(event, events.SequenceBreak):
                 self._sequence_break(channel, received_ns)
-        return found
 
     def rest_snapshot(self, instrument: Instrument, body: bytes, received_ns: int) -> bool:
         """Take a REST snapshot of a sequenced book; False where it can't be used."""
@@ -181,8 +188,16 @@ class Feed:
     def resyncing(self, symbol: str, now_ns: int) -> None:
         """The session has asked the venue for a new snapshot of a venue symbol."""
         reason = self.wanted.pop(symbol, Reason.REQUESTED)
+        book = self.books[symbol]
         self.counts.resyncs += 1
-        self.books[symbol].resyncing(reason, now_ns)
+        resyncs = self.publisher.tally(book.instrument).resyncs
+        resyncs[reason] = resyncs.get(reason, 0) + 1
+        self._alive_ns[symbol] = now_ns
+        book.resyncing(reason, now_ns)
+
+    def refuse(self, symbol: str, now_ns: int) -> None:
+        """The venue refused to send the book of a venue symbol."""
+        self.books[symbol].fail(BookState.STALE, Reason.REFUSED, now_ns)
 
     def silent_symbols(self, now_ns: int) -> list[str]:
         """Live symbols without the sign of life that the venue promises for each."""
@@ -206,7 +221,7 @@ class Feed:
     ) -> None:
         try:
             handler(event, received_ns)
-        except (FixedPointError, SymbolError, ValueError) as error:
+        except (FixedPointError, BookError, SymbolError, ValueError) as error:
             symbol = getattr(event, "venue_symbol", None)
             book = isinstance(event, events.BookUpdateEvent | events.BookSnapshotEvent)
             self._malformed(events.Malformed(symbol, str(error), book), received_ns)
@@ -334,5 +349,7 @@ class Feed:
         self.counts.malformed += 1
         self._complain(event.venue_symbol, event.problem)
         book = self.books.get(event.venue_symbol or "")
+        if book is not None:
+            self.publisher.tally(book.instrument).malformed += 1
         if event.book and book is not None and book.state is not BookState.INVALID:
-            book.fail(BookState.INVALID, Reason.MALFORMED, received_ns)
+            book.malformed(received_ns)

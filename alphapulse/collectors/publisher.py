@@ -34,6 +34,17 @@ class Counts(msgspec.Struct):
     """Trades that came after they had been reported missing."""
 
 
+class SymbolCounts(msgspec.Struct):
+    """What a collector has seen of one symbol since its start."""
+
+    trades: int = 0
+    trade_gaps: int = 0
+    book_gaps: int = 0
+    checksums_bad: int = 0
+    malformed: int = 0
+    resyncs: dict[Reason, int] = {}
+
+
 class Publisher:
     """Encodes and writes records.
 
@@ -48,8 +59,22 @@ class Publisher:
         self.writer = writer
         self.exchange = exchange
         self.counts = Counts()
+        self.tallies: dict[str, SymbolCounts] = {}
+        """By unified symbol."""
         self._announce = announce
         self._encoder = Encoder()
+
+    def tally(self, instrument: Instrument) -> SymbolCounts:
+        """What has been seen of a symbol."""
+        tally = self.tallies.get(instrument.symbol)
+        if tally is None:
+            tally = self.tallies[instrument.symbol] = SymbolCounts()
+        return tally
+
+    def checksum_failed(self, instrument: Instrument) -> None:
+        """Count a book that doesn't match the venue's checksum."""
+        self.counts.checksums_bad += 1
+        self.tally(instrument).checksums_bad += 1
 
     def write(self, record: Encoder | bytes) -> None:
         """Write a record; a ring that has become too small for its books is enlarged first."""
@@ -73,9 +98,7 @@ class Publisher:
         self, instrument: Instrument, state: BookState, reason: Reason, received_ns: int
     ) -> None:
         """Tell a book's new state."""
-        self.write(
-            self._encoder.state(instrument.id, state, reason, received_ns=received_ns)
-        )
+        self.write(self._encoder.state(instrument.id, state, reason, received_ns=received_ns))
 
     def gap(
         self,
@@ -91,6 +114,12 @@ class Publisher:
     ) -> None:
         """Tell a loss: what, from where to where, how many if known, why."""
         self.counts.gaps += 1
+        if instrument is not None:
+            tally = self.tally(instrument)
+            if channel is Channel.TRADES:
+                tally.trade_gaps += 1
+            else:
+                tally.book_gaps += 1
         self.write(
             self._encoder.gap(
                 instrument.id if instrument else 0,
@@ -119,6 +148,7 @@ class Publisher:
     ) -> None:
         """Write a trade."""
         self.counts.trades += 1
+        self.tally(instrument).trades += 1
         self.write(
             self._encoder.trade(
                 instrument.id,

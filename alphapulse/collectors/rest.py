@@ -100,8 +100,16 @@ class RestClient:
         VenueError
             no answer in time, an error status, or a body that is too large
         """
-        assert self._session is not None, "the client is used as a context manager"
+        await self.wait_turn(request)
+        return await self.ask(request)
+
+    async def wait_turn(self, request: RestRequest) -> None:
+        """Wait until the budget allows the request, and pay for it."""
         await self.allowance.take(request.weight)
+
+    async def ask(self, request: RestRequest) -> RestAnswer:
+        """Answer to a request that has been paid for; errors as `get`."""
+        assert self._session is not None, "the client is used as a context manager"
         url = self._base + request.path
         try:
             async with self._session.get(url, headers=request.headers) as response:

@@ -76,13 +76,14 @@ class SyncedBook(ABC):
         RangeError
             a price or size of the book doesn't fit the new exponents; nothing has changed
         """
+        record = b""
         if self.tracker.ready:
             record = bytes(self.tracker.rescaled(instrument, received_ns=received_ns))
-            self._publisher.instrument(instrument, received_ns)
-            self._publisher.write(record)
         else:
             self.tracker.instrument = instrument
-            self._publisher.instrument(instrument, received_ns)
+        self._publisher.instrument(instrument, received_ns)
+        if self.state is BookState.LIVE:
+            self._publisher.write(record)
         self._publisher.state(instrument, self.state, Reason.RESCALED, received_ns)
 
     def fail(self, state: BookState, reason: Reason, received_ns: int) -> None:
@@ -90,6 +91,10 @@ class SyncedBook(ABC):
         self.tracker.invalidate()
         self._enter(state, reason, received_ns)
         self._want(self.instrument.venue_symbol, reason)
+
+    def malformed(self, received_ns: int) -> None:
+        """A frame that may have been a change of this book couldn't be used."""
+        self.fail(BookState.INVALID, Reason.MALFORMED, received_ns)
 
     def resyncing(self, reason: Reason, received_ns: int) -> None:
         """A new snapshot has been asked for."""
@@ -161,7 +166,7 @@ class SyncedBook(ABC):
         try:
             record = self._precise(change, received_ns)
         except ChecksumMismatch:
-            counts.checksums_bad += 1
+            self._publisher.checksum_failed(self.instrument)
             self.fail(BookState.INVALID, Reason.CHECKSUM, received_ns)
             return False
         except CrossedBook:
@@ -210,9 +215,12 @@ class SequencedBook(SyncedBook):
         self._last_id = 0
         self._buffer: deque[tuple[BookUpdateEvent, int]] = deque()
         self._buffered_bytes = 0
+        self._suspect = False
 
     def update(self, event: BookUpdateEvent, received_ns: int) -> None:
         first, last = _ids(event)
+        if self._suspect:
+            self._settle(first, received_ns)
         if self.state is not BookState.LIVE:
             self._keep(event, received_ns)
             if len(self._buffer) == 1 and self.state is BookState.SYNCING:
@@ -228,6 +236,10 @@ class SequencedBook(SyncedBook):
             raise ValueError("a snapshot of a sequenced book needs the id of its last update")
         if self.state is BookState.LIVE and event.last_id <= self._last_id:
             return
+        if self._suspect and event.last_id < self._last_id:
+            self._want(self.instrument.venue_symbol, self.reason)
+            return
+        self._suspect = False
         while self._buffer and _ids(self._buffer[0][0])[1] <= event.last_id:
             self._drop_oldest()
         if self._buffer and _ids(self._buffer[0][0])[0] > event.last_id + 1:
@@ -240,7 +252,27 @@ class SequencedBook(SyncedBook):
 
     def fail(self, state: BookState, reason: Reason, received_ns: int) -> None:
         super().fail(state, reason, received_ns)
+        self._suspect = False
         self._clear()
+
+    def malformed(self, received_ns: int) -> None:
+        """As for every book, but the next update's ids will tell whether anything was lost."""
+        if self.state is not BookState.LIVE:
+            return
+        self._suspect = True
+        self._enter(BookState.INVALID, Reason.MALFORMED, received_ns)
+        self._want(self.instrument.venue_symbol, Reason.MALFORMED)
+
+    def _settle(self, first: int, received_ns: int) -> None:
+        """An update after an unusable frame: if it continues the book, nothing was lost."""
+        self._suspect = False
+        if first <= self._last_id + 1:
+            self._publisher.write(
+                self.tracker.reset(reason=Reason.RESYNCED, received_ns=received_ns)
+            )
+            self._enter(BookState.LIVE, Reason.RESYNCED, received_ns)
+        else:
+            self.tracker.invalidate()
 
     def _replay(self) -> None:
         """Apply the kept updates that follow the snapshot; they may have a gap of their own."""

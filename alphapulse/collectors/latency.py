@@ -1,0 +1,62 @@
+"""How long frames take, sampled: the others cost nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from alphapulse import metrics
+from alphapulse.clock import NO_TIME
+from alphapulse.collectors.events import VenueEvent
+
+SAMPLE_MASK = 63
+"""One frame of 64 is measured (a power of two, minus one)."""
+
+_MOST_SKEWED_NS = 10**18
+
+
+class LatencySampler:
+    """Latencies and clock skew of one venue.
+
+    Parameters
+    ----------
+    exchange : name of the venue
+
+    Attributes
+    ----------
+    due : whether the next frame is to be measured whatever its number; set once a second, so that
+        a quiet venue has samples too
+    """
+
+    def __init__(self, exchange: str) -> None:
+        self.due = True
+        self._decode = metrics.STAGE_LATENCY.bind(stage="decode")
+        self._publish = metrics.STAGE_LATENCY.bind(stage="publish")
+        self._processing = metrics.PROCESSING_LATENCY.bind(exchange=exchange)
+        self._skew = metrics.CLOCK_SKEW.bind(exchange=exchange)
+        self._most_skewed_ns: int | None = None
+
+    def sample(
+        self, events: Iterable[VenueEvent], received_ns: int, decoded_ns: int, published_ns: int
+    ) -> None:
+        """Take a frame's times: at its arrival, decoded, and with all its records written."""
+        self.due = False
+        self._decode.observe(max(0, decoded_ns - received_ns) / 1e9)
+        self._publish.observe(max(0, published_ns - decoded_ns) / 1e9)
+        self._processing.observe(max(0, published_ns - received_ns) / 1e6)
+        for event in events:
+            exchange_ns = getattr(event, "exchange_ns", NO_TIME)
+            if exchange_ns == NO_TIME or getattr(event, "recent", False):
+                continue
+            skew_ns = exchange_ns - received_ns
+            # A nonsensical time is the venue's error and no skew of clocks.
+            if abs(skew_ns) < _MOST_SKEWED_NS and (
+                self._most_skewed_ns is None or skew_ns > self._most_skewed_ns
+            ):
+                self._most_skewed_ns = skew_ns
+
+    def flush(self) -> None:
+        """Share the skew seen since the last call: of all samples that of the fastest way."""
+        self.due = True
+        if self._most_skewed_ns is not None:
+            self._skew.set(self._most_skewed_ns / 1e9)
+            self._most_skewed_ns = None
