@@ -27,8 +27,8 @@ def delta(version: int, *changes: tuple[int, int, int, int], instrument: int = 3
 
 
 def test_snapshot_then_deltas() -> None:
+    assert not BookView().ready
     view = BookView()
-    assert not view.ready
     assert view.apply(snapshot(7))
     assert view.ready
     assert (view.version, view.instrument_id, view.reason, view.depth) == (7, 3, 2, 100)
