@@ -16,7 +16,6 @@ import msgspec
 from alphapulse.clock import NO_TIME, NS_PER_SECOND
 from alphapulse.fixed import to_decimal
 from alphapulse.model import (
-    BookSnapshot,
     Channel,
     Gap,
     IdKind,
@@ -206,22 +205,6 @@ def trade_row(trade: Trade) -> TradeRow:
         size_exponent=instrument.size_exponent,
         side=trade.side,
         matches=trade.matches,
-    )
-
-
-def book_row(snapshot: BookSnapshot, depth: int) -> BookRow:
-    """Row of a book from a ring, cut to its best `depth` levels a side."""
-    instrument = snapshot.instrument
-    known = snapshot.exchange_ns != NO_TIME
-    return BookRow(
-        exchange=instrument.exchange,
-        symbol=instrument.symbol,
-        version=snapshot.version,
-        timestamp_ns=snapshot.exchange_ns if known else snapshot.received_ns,
-        price_exponent=instrument.price_exponent,
-        size_exponent=instrument.size_exponent,
-        bids=snapshot.bids[:depth],
-        asks=snapshot.asks[:depth],
     )
 
 

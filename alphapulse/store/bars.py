@@ -66,7 +66,7 @@ def _bar(parts: list[Part], interval_ns: int) -> BarRow:
     size_exponent = max(part.size_exponent for part in parts)
 
     def price(value: int, part: Part) -> int:
-        return value * 10 ** (price_exponent - part.price_exponent)
+        return value * int(10 ** (price_exponent - part.price_exponent))
 
     first = min(parts, key=lambda part: part.first)
     last = max(parts, key=lambda part: part.last)

@@ -21,7 +21,7 @@ from redis.backoff import NoBackoff
 from alphapulse import metrics
 from alphapulse.clock import NS_PER_SECOND, wall_ns
 from alphapulse.config import StoreSettings
-from alphapulse.config.values import masked
+from alphapulse.config.values import RedisUrl, masked
 from alphapulse.errors import StoreError
 from alphapulse.history import BarRow, BookRow, GapRow, SeriesSummary, TradeRow, in_order
 from alphapulse.shm import Position
@@ -99,9 +99,9 @@ class RedisStore(Repository):
             # A transaction that may have been committed must not be sent again blindly.
             retry=Retry(NoBackoff(), 0),
         )
-        address = masked(settings.redis_url, StoreSettings.__annotations__.get("redis_url"))
+        address = str(masked(settings.redis_url, RedisUrl))
         retention_ns = int(settings.retention_days * 86400) * NS_PER_SECOND
-        return cls(client, prefix, retention_ns, str(address))
+        return cls(client, prefix, retention_ns, address)
 
     async def append(self, batch: WriteBatch) -> int:
         """See `Store`."""
@@ -299,9 +299,7 @@ class _StreamReader:
     and they are found by the sorted set of the late ones.
     """
 
-    def __init__(
-        self, client: redis.asyncio.Redis, keys: Keys, exchange: str, symbol: str
-    ) -> None:
+    def __init__(self, client: redis.asyncio.Redis, keys: Keys, exchange: str, symbol: str) -> None:
         self._client = client
         self._keys = keys
         self._exchange = exchange

@@ -297,5 +297,5 @@ def _time_of(value: Any) -> int:
         return _nanoseconds(value) or 0
     if isinstance(value, str):
         return parse_iso8601(value)
-    # A float of seconds has about 100 ns left at today's dates: its shortest text is what was meant.
+    # A float's shortest text is what was meant: its exact value has digits that nobody wrote.
     return int((Decimal(str(value)) * NS_PER_SECOND).to_integral_value())

@@ -100,9 +100,7 @@ _KINDS = tuple(IdKind)
 _SIDES = (Side.BUY, Side.BUY, Side.SELL)
 
 
-def trade_columns(
-    rows: Sequence[TradeRow], series: Sequence[int]
-) -> dict[str, NDArray[Any]]:
+def trade_columns(rows: Sequence[TradeRow], series: Sequence[int]) -> dict[str, NDArray[Any]]:
     """Columns of table ``trades``, in its order.
 
     Parameters

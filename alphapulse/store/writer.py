@@ -1,0 +1,275 @@
+"""From the rings into the store: each venue's trades, gaps and latest books, in batches.
+
+What comes in while a batch is being written makes the next one, so that a light load waits for
+nothing. The place in the ring is written with the data and read back after every failure: while the
+store is away nothing is held here, the ring is the buffer, and what it no longer holds by then is
+written down as a gap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+from alphapulse import metrics
+from alphapulse.clock import NO_TIME, NS_PER_SECOND, monotonic_ns, wall_ns
+from alphapulse.config import Settings, StoreSettings
+from alphapulse.delta import BookView, decode
+from alphapulse.errors import RecordError, RingError, RingNotFound, StoreError
+from alphapulse.history import BookRow, GapRow, TradeRow, gap_row, overrun_row, trade_row
+from alphapulse.log import get_logger
+from alphapulse.model import Gap, RecordType, Trade
+from alphapulse.shm import Batch, Position, RawRecord, RingReader, list_rings
+from alphapulse.store.repository import Store, WriteBatch
+
+SCAN_SECONDS = 1.0
+"""How often new rings are looked for."""
+POSITION_NS = NS_PER_SECOND
+"""Longest time that the place in the ring goes unwritten while nothing but books comes."""
+BOOK_LEVELS = 100
+"""Levels a side that are kept of the latest book."""
+READ_RECORDS = 1024
+"""Records taken from the ring at once."""
+BACKOFF_FIRST_SECONDS = 0.1
+BACKOFF_MAX_SECONDS = 5.0
+
+BEGINNING = Position(0, 0)
+"""Written when a ring was closed by its writer and read to its end: nothing is outstanding."""
+
+_WANTED = frozenset({RecordType.TRADE, RecordType.GAP, RecordType.SNAPSHOT})
+
+log = get_logger(__name__)
+
+
+async def run_store_writer(settings: Settings, store: Store, stop: asyncio.Event) -> None:
+    """Write what all rings of ``ring.prefix`` give into the store, until told to stop.
+
+    Rings may come, go and be replaced. What is in the rings by the time of stopping is written
+    before this returns, if the store answers.
+
+    Parameters
+    ----------
+    settings : sections ``ring`` and ``store`` are used
+    store : where to write
+    stop : ends this when set
+    """
+    followers: dict[str, asyncio.Task[None]] = {}
+    stopped = asyncio.ensure_future(stop.wait())
+    try:
+        while not stop.is_set():
+            for ring in list_rings(prefix=settings.ring.prefix):
+                if ring.venue not in followers and not ring.problem:
+                    follower = _Follower(ring.venue, settings, store, stop)
+                    followers[ring.venue] = asyncio.create_task(follower.run())
+            done, _ = await asyncio.wait(
+                {stopped, *followers.values()},
+                timeout=SCAN_SECONDS,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for venue in [venue for venue, task in followers.items() if task in done]:
+                followers.pop(venue).result()
+        await asyncio.gather(*followers.values())
+    finally:
+        stopped.cancel()
+        for task in followers.values():
+            task.cancel()
+        await asyncio.gather(*followers.values(), return_exceptions=True)
+
+
+class _Collected:
+    """What is to be written next."""
+
+    def __init__(self) -> None:
+        self.trades: list[TradeRow] = []
+        self.gaps: list[GapRow] = []
+        self.books: dict[str, BookRow] = {}
+        self.drained = False
+        """Whether the ring had no more."""
+
+    def __bool__(self) -> bool:
+        return bool(self.trades or self.gaps or self.books)
+
+
+class _Follower:
+    """Follows one venue's ring.
+
+    Parameters
+    ----------
+    venue : its name
+    settings, store, stop : as for `run_store_writer`
+    """
+
+    def __init__(
+        self,
+        venue: str,
+        settings: Settings,
+        store: Store,
+        stop: asyncio.Event,
+    ) -> None:
+        self._venue = venue
+        self._prefix = settings.ring.prefix
+        self._settings: StoreSettings = settings.store
+        self._store = store
+        self._stop = stop
+        self._scratch = BookView()
+        self._seen_ns = NO_TIME
+        self._rows = metrics.STORE_ROWS.bind(exchange=venue)
+        self._lag = metrics.STORE_LAG.bind(exchange=venue)
+        self._overruns = metrics.RING_OVERRUNS.bind(service="store", exchange=venue)
+
+    async def run(self) -> None:
+        """Follow the ring until it is gone and read, or the writer is stopped."""
+        wait = BACKOFF_FIRST_SECONDS
+        while True:
+            began_ns = monotonic_ns()
+            try:
+                await self._session()
+            except RingNotFound:
+                return
+            except (StoreError, RingError, PermissionError) as error:
+                log.warning(
+                    "history is not being written", exchange=self._venue, problem=str(error)
+                )
+            else:
+                return
+            if self._stop.is_set():
+                return
+            if monotonic_ns() - began_ns > 10 * NS_PER_SECOND:
+                wait = BACKOFF_FIRST_SECONDS
+            await self._pause(wait * random.uniform(0.5, 1.5))
+            wait = min(wait * 2, BACKOFF_MAX_SECONDS)
+
+    async def _session(self) -> None:
+        """From the position in the store to the first failure."""
+        position = await self._store.position(self._venue)
+        reader = self._open(position)
+        try:
+            written_ns = monotonic_ns()
+            written = position
+            while True:
+                stopping = self._stop.is_set()
+                collected = self._collect(reader)
+                over = collected.drained and self._is_over(reader)
+                due = stopping or monotonic_ns() - written_ns >= POSITION_NS
+                position = BEGINNING if over else reader.position
+                if collected or over or (due and position != written):
+                    await self._write(collected, position)
+                    written, written_ns = position, monotonic_ns()
+                if over or (stopping and collected.drained):
+                    return
+                if collected.drained and not collected:
+                    await self._news(reader)
+                await asyncio.sleep(0)
+        finally:
+            reader.close()
+
+    def _open(self, position: Position | None) -> RingReader:
+        if position is None or position == BEGINNING:
+            return RingReader(self._venue, prefix=self._prefix, start="oldest")
+        try:
+            return RingReader(self._venue, prefix=self._prefix, start=position)
+        except ValueError as error:
+            # The store knows of records that the ring doesn't: it is from another machine's life.
+            log.warning("the stored position is void", exchange=self._venue, problem=str(error))
+            return RingReader(self._venue, prefix=self._prefix, start="oldest")
+
+    def _is_over(self, reader: RingReader) -> bool:
+        """Whether the ring was closed by its writer and removed, with no successor."""
+        if reader.writer_alive:
+            return False
+        return all(ring.venue != self._venue for ring in list_rings(prefix=self._prefix))
+
+    def _collect(self, reader: RingReader) -> _Collected:
+        """Take what the ring has, up to a batch."""
+        collected = _Collected()
+        until_ns = monotonic_ns() + self._settings.batch_timeout_ms * 1_000_000
+        room = self._settings.buffer_size
+        while room > 0:
+            batch = reader.read(min(room, READ_RECORDS))
+            if not batch:
+                collected.drained = True
+                break
+            self._take(batch, collected)
+            room = self._settings.buffer_size - len(collected.trades)
+            if monotonic_ns() >= until_ns:
+                break
+        self._lag.set(reader.lag)
+        return collected
+
+    def _take(self, batch: Batch, collected: _Collected) -> None:
+        if batch.overrun is not None:
+            self._overruns.inc()
+            log.warning(
+                "records lost before they were stored",
+                exchange=self._venue,
+                count=batch.overrun.count,
+                reason=batch.overrun.reason.text,
+            )
+            collected.gaps.append(overrun_row(batch.overrun, self._seen_ns, wall_ns()))
+        for record in batch:
+            if record.type in _WANTED:
+                try:
+                    self._take_record(record, batch, collected)
+                except RecordError as error:
+                    log.warning(
+                        "a record can't be stored", exchange=self._venue, problem=str(error)
+                    )
+            if record.received_ns != NO_TIME:
+                self._seen_ns = record.received_ns
+
+    def _take_record(self, record: RawRecord, batch: Batch, collected: _Collected) -> None:
+        if record.type == RecordType.SNAPSHOT:
+            book = self._book(record, batch)
+            collected.books[book.symbol] = book
+            return
+        event = decode(record.data, batch.instruments, self._venue)
+        if isinstance(event, Trade):
+            collected.trades.append(trade_row(event))
+        elif isinstance(event, Gap):
+            collected.gaps.append(gap_row(event))
+
+    def _book(self, record: RawRecord, batch: Batch) -> BookRow:
+        instrument = batch.instruments.get(record.instrument)
+        if instrument is None:
+            raise RecordError(f"a snapshot of instrument {record.instrument}, never announced")
+        self._scratch.invalidate()
+        self._scratch.apply(record.data)
+        known = record.exchange_ns != NO_TIME
+        return BookRow(
+            exchange=self._venue,
+            symbol=instrument.symbol,
+            version=self._scratch.version,
+            timestamp_ns=record.exchange_ns if known else record.received_ns,
+            price_exponent=instrument.price_exponent,
+            size_exponent=instrument.size_exponent,
+            bids=self._scratch.bids(BOOK_LEVELS),
+            asks=self._scratch.asks(BOOK_LEVELS),
+        )
+
+    async def _write(self, collected: _Collected, position: Position) -> None:
+        batch = WriteBatch(
+            exchange=self._venue,
+            trades=collected.trades,
+            gaps=collected.gaps,
+            books=list(collected.books.values()),
+            position=position,
+        )
+        self._rows.inc(await self._store.append(batch))
+
+    async def _news(self, reader: RingReader) -> None:
+        """Wait until the ring has something, it may be over, or the writer is stopped."""
+        tasks = {
+            asyncio.ensure_future(reader.ready()),
+            asyncio.ensure_future(self._stop.wait()),
+        }
+        try:
+            await asyncio.wait(tasks, timeout=SCAN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _pause(self, seconds: float) -> None:
+        stopped = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({stopped}, timeout=seconds)
+        stopped.cancel()
