@@ -217,8 +217,13 @@ def test_rest_trades_page_backwards_by_cursor_with_the_takers_side() -> None:
     assert request is not None
     assert request.path == "/products/BTC-USD/trades?limit=1000&before=70"
     rows = [
-        {"time": "2021-04-17T16:43:37Z", "trade_id": number, "price": "10.00", "size": "0.01",
-         "side": "buy"}
+        {
+            "time": "2021-04-17T16:43:37Z",
+            "trade_id": number,
+            "price": "10.00",
+            "size": "0.01",
+            "side": "buy",
+        }
         for number in (72, 71)
     ]
     page = venue.parse_trades(instrument, request, json.dumps(rows).encode(), {"CB-AFTER": "71"})

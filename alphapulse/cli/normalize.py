@@ -1,189 +1,99 @@
-"""``alphapulse normalize``: a recording through the daemon's own path, printed as JSON events."""
+"""``alphapulse normalize``: exact JSON events, or measurements, from a recording."""
 
 from __future__ import annotations
 
 import os
-import secrets
-import time
-from collections.abc import Callable, Iterable
-from urllib.parse import parse_qsl, urlsplit
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
 
 import msgspec
+import typer
 
-from alphapulse.capture import Frame
-from alphapulse.collectors.events import Instruments
-from alphapulse.collectors.feed import Feed
-from alphapulse.collectors.venue import Venue
-from alphapulse.model import Instrument
-from alphapulse.shm import RingReader, RingWriter
-from alphapulse.stream.messages import encode_event
-
-FRAMES_PER_READ = 64
-"""Frames written between two looks at the ring: far less than the ring holds."""
-
-Print = Callable[[str], None]
+from alphapulse.capture import Frame, read_capture
+from alphapulse.cli.common import stop_on_sigterm
+from alphapulse.cli.replay import Totals, normalize
+from alphapulse.collectors.registry import VENUES, make_venue
+from alphapulse.config import VenuesSettings, load
+from alphapulse.errors import CaptureError, ConfigError
 
 
-class Totals(msgspec.Struct):
-    """What a run has cost and found, over all repeats."""
-
-    frames: int = 0
-    events: int = 0
-    seconds: float = 0.0
-    bytes_in: int = 0
-    bytes_out: int = 0
-    checksums_ok: int = 0
-    checksums_bad: int = 0
-    gaps: int = 0
-    malformed: int = 0
-
-
-def normalize(
-    frames: Iterable[Frame],
-    venue: Venue,
-    *,
-    ring_bytes: int,
-    totals: Totals,
-    emit: Print | None,
-    complain: Print,
+def command(
+    capture: Annotated[
+        Path,
+        typer.Argument(help="A recording: one JSON object {t, src, raw} a line, plain or zstd."),
+    ],
+    venue: Annotated[str, typer.Option(help=f"Who sent it: {', '.join(VENUES)}.")],
+    depth: Annotated[
+        int | None, typer.Option(help="Depth that was subscribed to (Kraken; default 1000).")
+    ] = None,
+    feed: Annotated[
+        str | None, typer.Option(help="Coinbase's dialect: exchange (default) or advanced.")
+    ] = None,
+    output: Annotated[str, typer.Option(help="What to print: json (events) or none.")] = "json",
+    repeat: Annotated[int, typer.Option(min=1, help="Passes, each from nothing.")] = 1,
+    stats: Annotated[
+        bool, typer.Option("--stats", help="Print one JSON object of totals at the end.")
+    ] = False,
 ) -> None:
-    """Put frames through decoder, synchroniser, tracker, ring and reader, from nothing.
+    """Print a recording as exact JSON events, one a line.
 
-    Parameters
-    ----------
-    frames : the recording
-    venue : the protocol that it was recorded from
-    ring_bytes : size of the private ring
-    totals : what this run is added to; its seconds leave out reading frames and printing
-    emit : takes each JSON event; None: events are decoded and counted only
-    complain : takes what is wrong with a frame
+    The recording goes through the daemon's own path: decoded, synchronised, checked, written to a
+    ring of its own and read back. Frames that can't be used are counted and named on stderr.
+
+    For example:
+
+      alphapulse normalize kraken.jsonl --venue kraken --depth 10
+
+      alphapulse normalize coinbase.jsonl --venue coinbase --output none --repeat 20 --stats
+    """
+    if output not in ("json", "none"):
+        raise typer.BadParameter(f"{output!r} is neither json nor none", param_hint="--output")
+    stop_on_sigterm()
+    overrides = {"venues.kraken.depth": depth, "venues.coinbase.feed": feed}
+    given = {key: value for key, value in overrides.items() if value is not None}
+    try:
+        # Neither a settings file nor the environment: a recording means the same everywhere.
+        settings = load(os.devnull, {}, given)
+        totals = run(capture, venue, settings.venues, output, repeat, settings.ring.size_bytes)
+    except (CaptureError, ConfigError) as error:
+        sys.stdout.flush()
+        print(f"alphapulse normalize: {error}", file=sys.stderr)
+        raise typer.Exit(2) from error
+    if stats:
+        print(msgspec.json.encode(totals).decode())
+
+
+def run(
+    capture: Path,
+    venue: str,
+    settings: VenuesSettings,
+    output: str,
+    repeat: int,
+    ring_bytes: int,
+) -> Totals:
+    """Normalise a recording ``repeat`` times; events go to stdout unless ``output`` is none.
 
     Raises
     ------
     CaptureError
-        from ``frames``
+        the file can't be read or is no capture
+    ConfigError
+        there is no such venue
     """
-    replay = _Replay(venue, ring_bytes, emit, complain)
-    try:
-        for frame in frames:
-            replay.frame(frame)
-        replay.read()
-    finally:
-        replay.close()
-        replay.add_to(totals)
-
-
-class _Replay:
-    """One pass over a recording, with a ring of its own."""
-
-    def __init__(self, venue: Venue, ring_bytes: int, emit: Print | None, complain: Print) -> None:
-        self._venue = venue
-        self._emit = emit
-        self._complain = complain
-        self._now_ns = 0
-        prefix = f"alphapulse-normalize-{os.getpid()}-{secrets.token_hex(4)}"
-        self._writer = RingWriter(
-            venue.name, prefix=prefix, size_bytes=ring_bytes, clock=lambda: self._now_ns
+    make_venue(venue, settings)
+    frames: Iterable[Frame] = read_capture(capture)
+    if repeat > 1:
+        frames = list(frames)
+    totals = Totals()
+    for _ in range(repeat):
+        normalize(
+            frames,
+            make_venue(venue, settings),
+            ring_bytes=ring_bytes,
+            totals=totals,
+            emit=print if output == "json" else None,
+            complain=lambda text: print(f"malformed: {text}", file=sys.stderr),
         )
-        self._reader = RingReader(venue.name, prefix=prefix, start="oldest")
-        self._feed = Feed(venue, self._writer, symbols=None, complain=self._malformed)
-        self._channel = venue.channel([])
-        self._answers: dict[str, bytes] = {}
-        self._requests: dict[str, Instrument] = {}
-        self._frames = self._bytes_in = self._events = 0
-        self._busy_ns = 0
-
-    def close(self) -> None:
-        """Remove the ring."""
-        self._reader.close()
-        self._writer.close()
-
-    def add_to(self, totals: Totals) -> None:
-        """Add this pass to the totals."""
-        counts = self._feed.counts
-        totals.frames += self._frames
-        totals.events += self._events
-        totals.seconds += self._busy_ns / 1e9
-        totals.bytes_in += self._bytes_in
-        totals.bytes_out += counts.bytes_out
-        totals.checksums_ok += counts.checksums_ok
-        totals.checksums_bad += counts.checksums_bad
-        totals.gaps += counts.gaps
-        totals.malformed += counts.malformed
-
-    def frame(self, frame: Frame) -> None:
-        """Take one line of the recording."""
-        begun = time.perf_counter_ns()
-        self._now_ns = frame.t_ns
-        self._frames += 1
-        self._bytes_in += len(frame.raw)
-        if frame.src == "ws":
-            for event in self._feed.receive(self._channel, frame.raw, frame.t_ns):
-                if isinstance(event, Instruments):
-                    self._defined()
-        else:
-            self._rest(frame.url or "", frame.raw)
-        if self._feed.wanted:
-            self._answer()
-        self._feed.repeat_due(frame.t_ns)
-        self._busy_ns += time.perf_counter_ns() - begun
-        if self._frames % FRAMES_PER_READ == 0:
-            self.read()
-
-    def read(self) -> None:
-        """Take from the ring what has come in, and print it."""
-        while True:
-            begun = time.perf_counter_ns()
-            batch = self._reader.read()
-            events = list(batch.events())
-            self._busy_ns += time.perf_counter_ns() - begun
-            if not events:
-                return
-            for event in events:
-                text = encode_event(event, batch.epoch)
-                if text is not None:
-                    self._events += 1
-                    if self._emit is not None:
-                        self._emit(text)
-
-    def _malformed(self, venue_symbol: str | None, problem: str) -> None:
-        self._complain(f"{self._venue.name} {venue_symbol or '(symbol unknown)'}: {problem}")
-
-    def _defined(self) -> None:
-        """The venue's metadata has come: from now on the connection carries all its symbols."""
-        for instrument in self._feed.instruments:
-            self._channel.symbols[instrument.venue_symbol] = instrument
-            request = self._venue.snapshot_request(instrument)
-            if request is not None:
-                self._requests[_question(request.path)] = instrument
-
-    def _rest(self, url: str, body: bytes) -> None:
-        """A REST body answers the request for its path and symbol, once."""
-        metadata = self._venue.metadata_request()
-        if metadata is not None and _question(url) == _question(metadata.path):
-            self._feed.rest_metadata(body, self._now_ns)
-            self._defined()
-            return
-        question = _question(url)
-        instrument = self._requests.get(question)
-        if instrument is not None and self._venue.sequenced:
-            self._feed.follow(instrument.venue_symbol, self._now_ns)
-            self._answers[instrument.venue_symbol] = body
-
-    def _answer(self) -> None:
-        """Give the books that wait for a snapshot the answers that the recording has so far.
-
-        Nobody answers a resubscription: such a book waits until the recording brings a snapshot.
-        """
-        for symbol in list(self._feed.wanted):
-            body = self._answers.pop(symbol, None)
-            if body is not None:
-                del self._feed.wanted[symbol]
-                self._feed.rest_snapshot(self._channel.symbols[symbol], body, self._now_ns)
-
-
-def _question(url: str) -> str:
-    """What a request asks for: its path and parameters, but for how many levels it wants."""
-    parts = urlsplit(url)
-    parameters = sorted((key, value) for key, value in parse_qsl(parts.query) if key != "limit")
-    return f"{parts.path}?{parameters}"
+    return totals

@@ -199,8 +199,9 @@ class KrakenChannel(Channel):
             return [_book(kind, book) for book in frame.data]
         if isinstance(frame, _TradeFrame):
             recent = frame.type == "snapshot"
-            trades = [_trade(trade, recent) for trade in frame.data]
-            return sorted(trades, key=lambda trade: trade.trade_id) if recent else trades
+            # The venue promises no order for those sent on subscribing.
+            trades = sorted(frame.data, key=_trade_id) if recent else frame.data
+            return [_trade(trade, recent) for trade in trades]
         if isinstance(frame, _InstrumentFrame):
             return read_instruments(frame.data.pairs, self._venue.instrument)
         if isinstance(frame, _StatusFrame):
@@ -245,6 +246,10 @@ def _book(
     )
 
 
+def _trade_id(trade: _Trade) -> int:
+    return trade.trade_id
+
+
 def _trade(trade: _Trade, recent: bool) -> TradeEvent:
     return TradeEvent(
         trade.symbol,
@@ -254,6 +259,8 @@ def _trade(trade: _Trade, recent: bool) -> TradeEvent:
         trade.trade_id,
         timestamp_ns(trade.timestamp),
         recent=recent,
+        # Documented as a sequence per book, but not as one without holes: recorded ones have some.
+        contiguous=False,
     )
 
 

@@ -46,9 +46,9 @@ class RestRequest(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """At most ``count`` per ``seconds``; ``burst`` may come at once."""
+    """At most ``amount`` per ``seconds``; ``burst`` may come at once."""
 
-    count: float
+    amount: float
     seconds: float
     burst: float
 
@@ -134,7 +134,8 @@ class Channel(ABC):
         """Events of one frame; never raises: what can't be used comes back as `Malformed`."""
         try:
             return self.decode(data)
-        except (msgspec.MsgspecError, ValueError, AlphaPulseError) as error:
+        except (msgspec.MsgspecError, ValueError, AlphaPulseError, RecursionError) as error:
+            # RecursionError: brackets nested some thousand deep.
             return [self._malformed(data, error)]
 
     def _malformed(self, data: bytes | memoryview, error: Exception) -> Malformed:

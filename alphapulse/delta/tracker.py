@@ -44,7 +44,7 @@ class ChecksumRule(msgspec.Struct, frozen=True):
 class BookTracker:
     """One instrument's book as its venue's frames make it, and the record for each frame.
 
-    A record is written by `load`, `update`, `repeat` and `rescaled`; the encoder that they return
+    A record is written by `load`, `update`, `repeat`, `reset` and `rescaled`; the encoder that they return
     holds it until the next call of any tracker that shares the encoder. A tracker without a book,
     or with one that was found wrong, refuses everything but `load`.
 
@@ -207,6 +207,17 @@ class BookTracker:
         if self.trusted_ask is not None:
             self.trusted_ask *= factor
         return self._publish_reset(Reason.RESCALED, self._exchange_ns, received_ns)
+
+    def reset(self, *, reason: Reason, received_ns: int = NO_TIME) -> Encoder:
+        """Resetting snapshot of the book as it stands, version one up.
+
+        Raises
+        ------
+        BookError
+            there is no book
+        """
+        self._require_book()
+        return self._publish_reset(reason, self._exchange_ns, received_ns)
 
     def invalidate(self) -> None:
         """Refuse updates until the next `load`."""

@@ -51,7 +51,7 @@ class RingWriter(core.Producer):
     size_bytes : of the data area; rounded up to a power of two of at least 16 KiB
     max_instruments : entries of the directory, up to 65535
     group : name or number of a group that may read the ring (mode 0640), else only this user (0600)
-    clock : gives `published_ns` of records written without one
+    clock : gives the ring's epoch, and `published_ns` of records written without one
 
     Raises
     ------
@@ -77,6 +77,7 @@ class RingWriter(core.Producer):
         self.name = ring_name(prefix, venue)
         self._path = FOLDER / self.name
         self._max_instruments = max_instruments
+        self._clock = clock
         self._gid = grp.getgrnam(group).gr_gid if isinstance(group, str) else group
         self._retired: list[tuple[Path, int]] = []
         self.predecessor: Predecessor | None = None
@@ -103,7 +104,7 @@ class RingWriter(core.Producer):
         total = core.segment_bytes(capacity, self._max_instruments)
         mode = 0o600 if self._gid is None else 0o640
         new = create_segment(self.name, total, mode, self._gid)
-        now_ns = wall_ns()
+        now_ns = self._clock()
         before = self.predecessor.epoch if self.predecessor else 0
         self.epoch = _last_epoch = max(now_ns // 1_000_000, _last_epoch + 1, before + 1)
         core.initialise(

@@ -1,0 +1,1 @@
+"""The programs: `alphapulse` with its commands, and the three servers under names of their own."""

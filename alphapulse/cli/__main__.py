@@ -1,0 +1,5 @@
+"""``python -m alphapulse.cli`` is the `alphapulse` command."""
+
+from alphapulse.cli.app import main
+
+main()

@@ -1,0 +1,29 @@
+"""The `alphapulse` command and its sub-commands."""
+
+from __future__ import annotations
+
+import typer
+
+from alphapulse.cli import normalize
+
+app = typer.Typer(
+    name="alphapulse",
+    help="Exact order books and trades from crypto exchanges, over shared memory and the network.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _options() -> None:
+    """Keep `alphapulse` a group of commands."""
+
+
+app.command("normalize")(normalize.command)
+
+
+def main() -> None:
+    """Run `alphapulse`."""
+    app()
