@@ -13,8 +13,11 @@ INSTRUMENT, SNAPSHOT, DELTA, TRADE, STATE, GAP, HEARTBEAT = range(1, 8)
 LIVE = 1
 
 
-class Refused(Exception):
-    """The ring is too small for the record; ``args[0]`` is the needed size."""
+@dataclass
+class Refused:
+    """The ring is too small for the record."""
+
+    needed_bytes: int
 
 
 @dataclass
@@ -66,17 +69,18 @@ class ReferenceRing:
     def holds(self, position: int) -> bool:
         return self.committed - position <= self.capacity
 
-    def write(self, record: bytes, published_ns: int) -> int:
+    def write(self, record: bytes, published_ns: int) -> int | Refused:
+        """Write a record and return its sequence, or refuse it."""
         padded = (len(record) + 7) // 8 * 8
         kind, instrument = record[4], record[6] | record[7] << 8
         share = self.capacity // 8
         if padded > share:
-            raise Refused(_needed(padded))
+            return Refused(_needed(padded))
         if kind == SNAPSHOT:
             live = {i: self.kept(s).padded for i, s in self.snapshots.items() if s is not None}
             live[instrument] = padded
             if sum(live.values()) > share:
-                raise Refused(_needed(sum(live.values())))
+                return Refused(_needed(sum(live.values())))
         position, sequence = self.committed, len(self.records) + 1
         route = sequence | self.ring_id << 48
         stamped = b"".join(
