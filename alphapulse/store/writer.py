@@ -18,7 +18,7 @@ from alphapulse.delta import BookView, decode
 from alphapulse.errors import RecordError, RingError, RingNotFound, StoreError
 from alphapulse.history import BookRow, GapRow, TradeRow, gap_row, overrun_row, trade_row
 from alphapulse.log import get_logger
-from alphapulse.model import Gap, RecordType, Trade
+from alphapulse.model import Gap, Overrun, Reason, RecordType, Trade
 from alphapulse.shm import Batch, Position, RawRecord, RingReader, list_rings
 from alphapulse.store.repository import Store, WriteBatch
 
@@ -142,14 +142,20 @@ class _Follower:
     async def _session(self) -> None:
         """From the position in the store to the first failure."""
         position = await self._store.position(self._venue)
-        reader = self._open(position)
+        reader = self._resume(position)
+        oldest = reader is None
+        if reader is None:
+            reader = RingReader(self._venue, prefix=self._prefix, start="oldest")
         try:
-            written_ns = monotonic_ns()
-            written = position
+            if oldest:
+                await self._note_beginning(reader.position)
+            written, written_ns = position, monotonic_ns()
             while True:
                 stopping = self._stop.is_set()
+                # Asked before the last look: nothing is written behind a ring's end.
+                ended = self._is_over(reader)
                 collected = self._collect(reader)
-                over = collected.drained and self._is_over(reader)
+                over = ended and collected.drained
                 due = stopping or monotonic_ns() - written_ns >= POSITION_NS
                 position = BEGINNING if over else reader.position
                 if collected or over or (due and position != written):
@@ -163,15 +169,33 @@ class _Follower:
         finally:
             reader.close()
 
-    def _open(self, position: Position | None) -> RingReader:
+    def _resume(self, position: Position | None) -> RingReader | None:
+        """A reader at the stored position; None where there is none of use."""
         if position is None or position == BEGINNING:
-            return RingReader(self._venue, prefix=self._prefix, start="oldest")
+            return None
         try:
             return RingReader(self._venue, prefix=self._prefix, start=position)
         except ValueError as error:
-            # The store knows of records that the ring doesn't: it is from another machine's life.
+            # The store knows of records that the ring never had: it comes from another machine.
             log.warning("the stored position is void", exchange=self._venue, problem=str(error))
-            return RingReader(self._venue, prefix=self._prefix, start="oldest")
+            return None
+
+    async def _note_beginning(self, position: Position) -> None:
+        """Write down what the ring had lost before it was followed at all."""
+        lost = position.sequence - 1
+        if lost > 0:
+            overrun = Overrun(
+                exchange=self._venue,
+                epoch=position.epoch,
+                first=1,
+                last=lost,
+                count=lost,
+                reason=Reason.STARTED,
+            )
+            gap = overrun_row(overrun, NO_TIME, wall_ns())
+            await self._store.append(
+                WriteBatch(exchange=self._venue, gaps=[gap], position=position)
+            )
 
     def _is_over(self, reader: RingReader) -> bool:
         """Whether the ring was closed by its writer and removed, with no successor."""
