@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from alphapulse.cli import normalize
+from alphapulse.cli import book, check, normalize, rings, simulate
 
 app = typer.Typer(
     name="alphapulse",
@@ -22,6 +22,10 @@ def _options() -> None:
 
 
 app.command("normalize")(normalize.command)
+app.command("simulate")(simulate.command)
+app.command("rings")(rings.command)
+app.command("book")(book.command)
+app.command("check-config")(check.command)
 
 
 def main() -> None:
