@@ -20,7 +20,7 @@ from alphapulse.shm.names import (
 )
 from alphapulse.shm.segment import Mapping, open_segment, view
 from alphapulse.shm.slots import ReaderInfo
-from alphapulse.shm.writer import remove_unfinished, remove_unowned
+from alphapulse.shm.writer import remove_unfinished
 
 STUCK_AFTER_NS = 5_000_000_000
 """Age of a live writer's heartbeat from which it counts as stuck; it beats once a second."""
@@ -146,9 +146,10 @@ def _remove_ring(name: str, removed: list[str]) -> bool:
         return False
     try:
         for epoch in retired_epochs(name):
+            # Nobody can be at work on it: that takes the lock which is held here.
             retired = FOLDER / retired_name(name, epoch)
-            if remove_unowned(retired):
-                removed.append(retired.name)
+            retired.unlink(missing_ok=True)
+            removed.append(retired.name)
         readers = slots.readers_path(name)
         if readers.exists():
             readers.unlink(missing_ok=True)

@@ -128,7 +128,7 @@ class RingWriter(core.Producer):
         """Remove what earlier writers left; what is young is removed later, by `beat`."""
         for epoch in retired_epochs(self.name):
             path = FOLDER / retired_name(self.name, epoch)
-            self._retired.append((path, _ended_ns(path) + RETIRED_KEPT_NS))
+            self._retired.append((path, _mark_ended(path) + RETIRED_KEPT_NS))
         remove_unfinished(self.name)
         self._drop_retired(wall_ns())
 
@@ -297,15 +297,22 @@ def _publish(old: Mapping | None, new: Mapping, path: Path, old_epoch: int) -> b
     return True
 
 
-def _ended_ns(path: Path) -> int:
-    """When that segment was replaced; 0 if it can't be told."""
+def _mark_ended(path: Path) -> int:
+    """When that segment was replaced; 0 if it is none.
+
+    A successor that was killed just after it had taken the name didn't come to write that down.
+    """
     try:
-        mapping = open_segment(path)
+        mapping = open_segment(path, writable=True)
     except (RingNotFound, RingCorrupt, PermissionError):
         return 0
     try:
-        return view(mapping).ended_ns
+        segment = view(mapping, writable=True)
     except RingCorrupt:
         return 0
+    else:
+        if segment.ended == core.OPEN:
+            segment.end(core.SUPERSEDED, wall_ns())
+        return segment.ended_ns
     finally:
         mapping.close()
