@@ -94,7 +94,7 @@ def test_no_window_sees_more_than_burst_and_rate_allow(
 ) -> None:
     clock = ManualClock()
     bucket = TokenBucket(budget, share, clock=clock)
-    rate = budget.count * share / budget.seconds
+    rate = budget.amount * share / budget.seconds
     burst = max(1.0, budget.burst * share)
     taken: list[tuple[float, float]] = []
     held_until = 0.0

@@ -70,7 +70,7 @@ class Backoff:
 
 
 class TokenBucket:
-    """A budget as a bucket that fills evenly: `Budget.count` per `Budget.seconds`, and a burst.
+    """A budget as a bucket that fills evenly: `Budget.amount` per `Budget.seconds`, and a burst.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class TokenBucket:
         self._at = clock()
 
     def _set(self, budget: Budget) -> None:
-        self._rate = budget.count * self._share / budget.seconds
+        self._rate = budget.amount * self._share / budget.seconds
         self._burst = max(1.0, budget.burst * self._share)
 
     def change(self, budget: Budget) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 import msgspec
@@ -183,6 +183,9 @@ class BinanceUsChannel(Channel):
         return f"{settings.ws_url.rstrip('/')}/stream?streams={'/'.join(names)}"
 
     def open(self, now_ns: int) -> list[bytes]:
+        return []
+
+    def subscribe(self, keys: Collection[tuple[str, str]], now_ns: int) -> list[bytes]:
         return []
 
     def resubscribe(self, venue_symbol: str, now_ns: int) -> list[bytes]:

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import msgspec
@@ -36,6 +36,7 @@ from alphapulse.collectors.venue import (
     RestRequest,
     TradesPage,
     Venue,
+    by_channel,
     read_instruments,
     scalar_text,
     search_text,
@@ -152,6 +153,8 @@ _ENCODE = msgspec.json.Encoder().encode
 class ExchangeChannel(Channel):
     """One connection to the Exchange feed."""
 
+    all_or_nothing = True
+
     def __init__(self, venue: Coinbase, symbols: Sequence[Instrument]) -> None:
         super().__init__(symbols)
         self._venue = venue
@@ -168,6 +171,13 @@ class ExchangeChannel(Channel):
             channels.append("matches")
         self.awaited.update((channel, name) for channel in channels for name in self.symbols)
         return [self._request("subscribe", list(self.symbols), channels, now_ns)]
+
+    def subscribe(self, keys: Collection[tuple[str, str]], now_ns: int) -> list[bytes]:
+        self.awaited.update(keys)
+        return [
+            self._request("subscribe", products, [channel], now_ns)
+            for channel, products in by_channel(keys).items()
+        ]
 
     def resubscribe(self, venue_symbol: str, now_ns: int) -> list[bytes]:
         channels = [self._venue.book_channel]

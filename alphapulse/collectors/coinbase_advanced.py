@@ -7,7 +7,7 @@ books. Idle channels are closed after 60 to 90 s: `heartbeats` is always subscri
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import msgspec
@@ -22,7 +22,7 @@ from alphapulse.collectors.events import (
     TradeEvent,
     VenueEvent,
 )
-from alphapulse.collectors.venue import Channel, search_text, timestamp_ns
+from alphapulse.collectors.venue import Channel, by_channel, search_text, timestamp_ns
 from alphapulse.config import CoinbaseSettings
 from alphapulse.delta import LevelLayout
 from alphapulse.model import Instrument, Side
@@ -95,6 +95,8 @@ _ENCODE = msgspec.json.Encoder().encode
 class AdvancedChannel(Channel):
     """One connection to Advanced Trade."""
 
+    all_or_nothing = True
+
     def __init__(self, settings: CoinbaseSettings, symbols: Sequence[Instrument]) -> None:
         super().__init__(symbols)
         self._settings = settings
@@ -112,6 +114,13 @@ class AdvancedChannel(Channel):
         self.awaited.update((name, product) for name in names for product in products)
         requests = [_request("subscribe", name, products) for name in names]
         return [_request("subscribe", "heartbeats", None), *requests]
+
+    def subscribe(self, keys: Collection[tuple[str, str]], now_ns: int) -> list[bytes]:
+        self.awaited.update(keys)
+        return [
+            _request("subscribe", channel, products)
+            for channel, products in by_channel(keys).items()
+        ]
 
     def resubscribe(self, venue_symbol: str, now_ns: int) -> list[bytes]:
         self.awaited.add(("level2", venue_symbol))

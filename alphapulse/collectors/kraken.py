@@ -7,7 +7,7 @@ WebSocket too, so the first connection of a collector carries the `instrument` c
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import msgspec
@@ -32,6 +32,7 @@ from alphapulse.collectors.venue import (
     RestRequest,
     TradesPage,
     Venue,
+    by_channel,
     read_instruments,
     scalar_text,
     search_text,
@@ -42,6 +43,9 @@ from alphapulse.delta import LevelLayout
 from alphapulse.fixed import decimal_places, parse_decimal
 from alphapulse.model import BookSide, Instrument, Side
 from alphapulse.symbols import UNIFIED_ASSETS, unified_symbol, unify_asset
+
+REQUESTS_REMEMBERED = 1000
+"""Request ids whose answer may still come."""
 
 SYMBOLS_PER_REQUEST = 50
 """Symbols subscribed to in one message: one message each runs into `Exceeded msg rate`."""
@@ -161,25 +165,33 @@ class KrakenChannel(Channel):
     def open(self, now_ns: int) -> list[bytes]:
         if not self.symbols:
             return [_ENCODE({"method": "subscribe", "params": {"channel": "instrument"}})]
-        names = list(self.symbols)
-        messages = []
-        for start in range(0, len(names), SYMBOLS_PER_REQUEST):
-            batch = names[start : start + SYMBOLS_PER_REQUEST]
-            if self._venue.books:
-                messages.append(self._subscribe("book", batch, depth=self._venue.depth))
-            if self._venue.trades:
-                messages.append(self._subscribe("trade", batch))
-        return messages
+        channels = ["book"] if self._venue.books else []
+        if self._venue.trades:
+            channels.append("trade")
+        return [
+            self._subscribe(channel, batch)
+            for batch in _batches(list(self.symbols))
+            for channel in channels
+        ]
+
+    def subscribe(self, keys: Collection[tuple[str, str]], now_ns: int) -> list[bytes]:
+        return [
+            self._subscribe(channel, batch)
+            for channel, names in by_channel(keys).items()
+            for batch in _batches(names)
+        ]
 
     def resubscribe(self, venue_symbol: str, now_ns: int) -> list[bytes]:
         unsubscribe = self._request(
             "unsubscribe", channel="book", symbol=[venue_symbol], depth=self._venue.depth
         )
-        return [unsubscribe, self._subscribe("book", [venue_symbol], depth=self._venue.depth)]
+        return [unsubscribe, self._subscribe("book", [venue_symbol])]
 
-    def _subscribe(self, channel: str, symbols: Sequence[str], **params: object) -> bytes:
+    def _subscribe(self, channel: str, symbols: Sequence[str]) -> bytes:
         self._requests[self._next_request] = (channel, tuple(symbols))
+        self._requests.pop(self._next_request - REQUESTS_REMEMBERED, None)
         self.awaited.update((channel, symbol) for symbol in symbols)
+        params: dict[str, object] = {"depth": self._venue.depth} if channel == "book" else {}
         return self._request(
             "subscribe", channel=channel, symbol=list(symbols), snapshot=True, **params
         )
@@ -224,6 +236,9 @@ class KrakenChannel(Channel):
         if reply.result:
             channel = reply.result.channel
         error = None if reply.success else reply.error or "no reason given"
+        if error == "Already subscribed":
+            # The answer to an earlier request was lost.
+            error = None
         symbols = asked if symbol is None and error else (symbol,) if symbol else ()
         self.awaited.difference_update((channel, name) for name in symbols)
         return [Acknowledged(channel, name, error) for name in symbols]
@@ -233,6 +248,10 @@ class KrakenChannel(Channel):
 
     def is_book(self, head: bytes) -> bool:
         return b'"book"' in head
+
+
+def _batches(names: Sequence[str]) -> list[Sequence[str]]:
+    return [names[i : i + SYMBOLS_PER_REQUEST] for i in range(0, len(names), SYMBOLS_PER_REQUEST)]
 
 
 def _book(

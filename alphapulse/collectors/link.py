@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -32,6 +33,9 @@ log = get_logger(__name__)
 
 MAX_HELD_BYTES = 32 << 20
 """What may wait while a connection takes over from another."""
+
+TIMES_ASKED = 3
+"""How often a subscription is asked for that the venue doesn't answer."""
 
 _REPEAT_MASK = REPEAT_EVERY_FRAMES - 1
 _TEXT = WSMsgType.TEXT
@@ -81,6 +85,9 @@ class Link(WSListener):
         self.alive_at = self._loop.time()
         self._pinged_at: float | None = None
         self._pong: asyncio.Future[None] | None = None
+        self._asked_at = self.alive_at
+        self._times_asked = 0
+        self._asking: asyncio.Task[None] | None = None
 
     @classmethod
     async def connect(cls, context: Context, channel: Channel, *, successor: bool = False) -> Link:
@@ -220,6 +227,9 @@ class Link(WSListener):
             self._context.complaints.add("the venue complains", text=event.text[:500])
         elif event.error is not None:
             self._context.refused(event)
+            if self.channel.all_or_nothing:
+                # What else the message asked for is refused as well: ask again without it.
+                self._asked_at = -math.inf
 
     # Life
 
@@ -234,6 +244,8 @@ class Link(WSListener):
             self.lost.set_result(Loss(reason, text))
         if self._pong is not None and not self._pong.done():
             self._pong.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
         if self._transport is not None and not self._transport.is_disconnected:
             self._transport.disconnect(graceful=False)
 
@@ -267,6 +279,8 @@ class Link(WSListener):
             return
         if self._unanswered_ping is not None:
             self._answer_ping()
+        if self.subscribed_at is not None:
+            self._check_answers(now)
         if self.frames != self._frames_seen:
             self._frames_seen = self.frames
             self.alive_at = now
@@ -282,6 +296,34 @@ class Link(WSListener):
                 self.lose(Reason.SILENT, f"nothing for {silence:.1f} s, nor an answer to a ping")
         elif silence > settings.silence_seconds:
             self._ping()
+
+    def _check_answers(self, now: float) -> None:
+        """Ask again for subscriptions that the venue doesn't answer."""
+        awaited, timeout = self.channel.awaited, self._context.settings.acknowledge_timeout_seconds
+        if not awaited:
+            self._times_asked = 0
+        elif self._asking is None and now - self._asked_at > timeout:
+            self._times_asked += 1
+            keys = sorted(awaited)
+            self._context.complaints.add(
+                "subscriptions not answered",
+                count=len(keys),
+                first=keys[0],
+                asked=self._times_asked,
+            )
+            if self._times_asked > TIMES_ASKED:
+                # Whether the data come is seen elsewhere.
+                awaited.clear()
+            else:
+                self._asking = asyncio.create_task(self._ask_again(keys))
+
+    async def _ask_again(self, keys: Sequence[tuple[str, str]]) -> None:
+        try:
+            await self.send(self.channel.subscribe(keys, wall_ns()))
+        except VenueError as error:
+            log.debug("asked in vain", exchange=self._context.venue.name, problem=error.problem)
+        finally:
+            self._asking = None
 
     async def round_trip(self) -> None:
         """Wait until the venue has answered a ping: all that it sent before has arrived.
@@ -342,6 +384,7 @@ class Link(WSListener):
         for message in messages:
             await self._messages.take()
             self._open_transport().send(WSMsgType.TEXT, message)
+            self._asked_at = self._loop.time()
 
     def take_over(self) -> None:
         """Deliver the frames that waited, and from now on each as it comes."""

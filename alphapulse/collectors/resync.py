@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from alphapulse.clock import wall_ns
 from alphapulse.collectors.backoff import Backoff
@@ -12,6 +13,7 @@ from alphapulse.collectors.events import Acknowledged
 from alphapulse.collectors.lane import Lane
 from alphapulse.collectors.link import Link
 from alphapulse.collectors.sync import SyncedBook
+from alphapulse.collectors.venue import Channel
 from alphapulse.errors import RingError, VenueError
 from alphapulse.log import get_logger
 from alphapulse.model import BookState, Reason
@@ -41,7 +43,10 @@ class _Repair:
         self.task: asyncio.Task[None] | None = None
         self.unanswered = 0
         """Resubscriptions in a row that brought no snapshot."""
-        self.refused = False
+        self.refused: set[str] = set()
+        """Channels whose subscription was refused, on that connection."""
+        self.refused_by: Channel | None = None
+        self.retry_at = 0.0
 
 
 class Resynchroniser:
@@ -78,6 +83,9 @@ class Resynchroniser:
                 self._lives(symbol)
             else:
                 self._overdue(symbol, book, now)
+        for symbol, repair in self._repairs.items():
+            if repair.refused:
+                self._try_refused(symbol, repair, now)
         self.serve(now)
 
     def serve(self, now: float) -> None:
@@ -109,13 +117,33 @@ class Resynchroniser:
         context.complaints.add(
             "subscription refused", symbol, channel=event.channel, words=event.error
         )
-        if event.channel != context.venue.book_channel or symbol not in self._feed.books:
+        lane = self._lane_of(symbol)
+        if lane is None or lane.link is None:
             return
         repair = self._repair(symbol)
-        repair.refused = True
-        repair.deadline = None
-        repair.not_before = self._loop.time() + repair.slow.failed()
-        self._feed.refuse(symbol, wall_ns())
+        if not repair.refused:
+            repair.retry_at = self._loop.time() + repair.slow.failed()
+        repair.refused.add(event.channel)
+        repair.refused_by = lane.link.channel
+        if event.channel == context.venue.book_channel:
+            self._feed.refuse(symbol, wall_ns())
+            self._feed.wanted.pop(symbol, None)
+
+    def _try_refused(self, symbol: str, repair: _Repair, now: float) -> None:
+        """Ask again, seldom, for what was refused; a new connection has asked by itself."""
+        lane = self._lane_of(symbol)
+        link = lane.link if lane is not None else None
+        if link is None or link.channel is not repair.refused_by:
+            repair.refused.clear()
+        elif now >= repair.retry_at and repair.task is None and link.is_open:
+            keys = [(channel, symbol) for channel in repair.refused]
+            if self._context.venue.book_channel in repair.refused:
+                self._feed.wanted.setdefault(symbol, Reason.REFUSED)
+                self._feed.resyncing(symbol, wall_ns())
+            repair.refused.clear()
+            repair.task = asyncio.create_task(
+                self._guarded(partial(self._subscribe, keys), symbol, repair, link)
+            )
 
     def _repair(self, symbol: str) -> _Repair:
         repair = self._repairs.get(symbol)
@@ -133,12 +161,12 @@ class Resynchroniser:
             repair.slow.flowing()
             repair.deadline = None
             repair.unanswered = 0
-            repair.refused = False
 
     def _overdue(self, symbol: str, book: SyncedBook, now: float) -> None:
         """Ask again for a snapshot that doesn't come."""
         repair = self._repair(symbol)
-        if repair.task is not None or symbol in self._feed.wanted:
+        refused = self._context.venue.book_channel in repair.refused
+        if repair.task is not None or symbol in self._feed.wanted or refused:
             return
         lane = self._lane_of(symbol)
         if lane is None or lane.link is None or not lane.link.is_open:
@@ -196,6 +224,12 @@ class Resynchroniser:
         finally:
             repair.task = None
             self._context.touch()
+
+    async def _subscribe(
+        self, keys: list[tuple[str, str]], symbol: str, repair: _Repair, link: Link
+    ) -> None:
+        await link.send(link.channel.subscribe(keys, wall_ns()))
+        repair.deadline = self._loop.time() + self._timeout
 
     async def _resubscribe(self, symbol: str, repair: _Repair, link: Link) -> None:
         await link.send(link.channel.resubscribe(symbol, wall_ns()))

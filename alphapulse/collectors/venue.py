@@ -99,6 +99,9 @@ class Channel(ABC):
         self.awaited: set[tuple[str, str]] = set()
         """(channel, venue symbol) of subscriptions that the venue hasn't answered yet."""
 
+    all_or_nothing: ClassVar[bool] = False
+    """Whether an error about one symbol refuses all that the same message asked for."""
+
     def granted(self, keys: Collection[tuple[str, str]]) -> list[VenueEvent]:
         """Acknowledgements of those subscriptions among these that were still awaited."""
         answered = sorted(self.awaited.intersection(keys))
@@ -121,6 +124,10 @@ class Channel(ABC):
     @abstractmethod
     def open(self, now_ns: int) -> list[bytes]:
         """Messages to send as soon as the connection is open."""
+
+    @abstractmethod
+    def subscribe(self, keys: Collection[tuple[str, str]], now_ns: int) -> list[bytes]:
+        """Messages that ask again for subscriptions: (channel, venue symbol), as in `awaited`."""
 
     @abstractmethod
     def resubscribe(self, venue_symbol: str, now_ns: int) -> list[bytes]:
@@ -236,6 +243,14 @@ class Venue(ABC):
         self, instrument: Instrument, request: RestRequest, body: bytes, headers: Mapping[str, str]
     ) -> TradesPage:
         """One page of an answer to `trades_request`."""
+
+
+def by_channel(keys: Collection[tuple[str, str]]) -> dict[str, list[str]]:
+    """Symbols of each channel, in order."""
+    found: dict[str, list[str]] = {}
+    for channel, symbol in sorted(keys):
+        found.setdefault(channel, []).append(symbol)
+    return found
 
 
 _NAMED_WITHIN_BYTES = 512
