@@ -24,5 +24,5 @@ cdef class TopView:
     cdef readonly ChangeSet changes
     cdef SideArray sides[2]
     cdef Py_ssize_t shown(self, const SideArray* side) noexcept nogil
-    cdef void compare(self, int which, const SideArray* source) noexcept nogil
+    cdef int compare(self, int which, const SideArray* source) except -1
     cdef int advance_to(self, Book book) except -1

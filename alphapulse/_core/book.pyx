@@ -123,7 +123,7 @@ cdef class Book:
         cdef Py_ssize_t i
         cdef Py_ssize_t[2] per_side
         per_side[0] = per_side[1] = 0
-        self.changes.count = 0
+        self.changes.clear()
         for i in range(stage.count):
             per_side[stage.items[i].side - 1] += 1
         for i in range(2):
@@ -134,15 +134,12 @@ cdef class Book:
         for i in range(2):
             if per_side[i]:
                 make_room(&self.sides[i], per_side[i])
-        with nogil:
-            for i in range(stage.count):
-                self.touch(
-                    stage.items[i].side, stage.items[i].price, stage.items[i].size
-                )
-            if self.depth:
-                self.truncate(BID)
-                self.truncate(ASK)
-            self.changes.settle()
+        for i in range(stage.count):
+            self.touch(stage.items[i].side, stage.items[i].price, stage.items[i].size)
+        if self.depth:
+            self.truncate(BID)
+            self.truncate(ASK)
+        self.changes.settle()
         return 0
 
     cdef void touch(self, int side, int64_t price, int64_t size) noexcept nogil:
@@ -180,7 +177,7 @@ cdef class Book:
         for i in range(2):
             fresh[i].block = NULL
             fresh[i].head = fresh[i].count = fresh[i].capacity = 0
-        sorted_levels.count = 0
+        sorted_levels.clear()
         sorted_levels.reserve(stage.count)
         for i in range(stage.count):
             self.changes.note(
@@ -198,7 +195,7 @@ cdef class Book:
             free(fresh[1].block)
             raise
         finally:
-            sorted_levels.shrink()
+            sorted_levels.clear()
         for i in range(2):
             free(self.sides[i].block)
             self.sides[i] = fresh[i]
@@ -262,7 +259,7 @@ cdef class Book:
 
     def clear(self):
         self.sides[0].count = self.sides[1].count = 0
-        self.changes.count = 0
+        self.changes.clear()
 
     def load(self, LevelStage stage not None):
         self.load_stage(stage)
@@ -338,7 +335,7 @@ cdef class Book:
                 level = best_of(&self.sides[which]) - i
                 level.key *= price_factor
                 level.size *= size_factor
-        self.changes.count = 0
+        self.changes.clear()
 
 
 cdef inline uint64_t mix(uint64_t value, uint64_t word) noexcept nogil:
@@ -361,13 +358,15 @@ cdef class TopView:
     cdef Py_ssize_t shown(self, const SideArray* side) noexcept nogil:
         return min(side.count, self.depth) if self.depth else side.count
 
-    cdef void compare(self, int which, const SideArray* source) noexcept nogil:
+    cdef int compare(self, int which, const SideArray* source) except -1:
         """Note the differences between what was shown and what is there now, best first."""
         cdef SideArray* told = &self.sides[which - 1]
         cdef Py_ssize_t old_left = told.count, new_left = self.shown(source)
         cdef const Level* old = best_of(told) if old_left else NULL
         cdef const Level* new = best_of(source) if new_left else NULL
         while old_left or new_left:
+            if self.changes.count == self.changes.capacity:
+                self.changes.reserve(2 * self.changes.count)
             if old_left == 0 or (new_left and new.key > old.key):
                 self.changes.note(which, new.key, 0, new.size)
                 new -= 1
@@ -383,36 +382,32 @@ cdef class TopView:
                 new -= 1
                 old_left -= 1
                 new_left -= 1
+        return 0
 
     cdef int advance_to(self, Book book) except -1:
         """See `advance`."""
-        cdef Py_ssize_t i, room = 0, shown
+        cdef Py_ssize_t i, shown
         cdef SideArray* told
-        self.changes.count = 0
+        self.changes.clear()
+        for i in range(2):
+            self.compare(<int>i + 1, &book.sides[i])
+            make_room(&self.sides[i], max(self.shown(&book.sides[i]) - self.sides[i].count, 0))
         for i in range(2):
             told = &self.sides[i]
             shown = self.shown(&book.sides[i])
-            room += told.count + shown
-            make_room(told, max(shown - told.count, 0))
-        self.changes.reserve(room)
-        with nogil:
-            for i in range(2):
-                told = &self.sides[i]
-                self.compare(<int>i + 1, &book.sides[i])
-                shown = self.shown(&book.sides[i])
-                told.head = (told.capacity - shown) // 2
-                told.count = shown
-                if shown:
-                    memcpy(
-                        told.block + told.head,
-                        best_of(&book.sides[i]) - (shown - 1),
-                        <size_t>shown * sizeof(Level),
-                    )
+            told.head = (told.capacity - shown) // 2
+            told.count = shown
+            if shown:
+                memcpy(
+                    told.block + told.head,
+                    best_of(&book.sides[i]) - (shown - 1),
+                    <size_t>shown * sizeof(Level),
+                )
         return 0
 
     def load(self, Book book not None):
         self.advance_to(book)
-        self.changes.count = 0
+        self.changes.clear()
 
     def advance(self, Book book not None):
         self.advance_to(book)

@@ -28,4 +28,4 @@ cdef class ChangeSet:
         self.count += 1
 
     cdef void settle(self) noexcept nogil
-    cdef void shrink(self) noexcept
+    cdef void clear(self) noexcept

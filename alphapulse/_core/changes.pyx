@@ -9,8 +9,8 @@ from alphapulse._core.levels cimport ASK, BID
 from alphapulse._core.sides cimport key_of, price_of
 
 cdef enum:
-    # A set larger than this many changes (1.25 MiB) gives its memory back when shrunk.
-    KEPT_CHANGES = 32_768
+    # A set with room for more changes than this (160 KiB) gives its memory back when cleared.
+    KEPT_CHANGES = 4_096
     INSERTION_SORT_LIMIT = 24
     ADD = 1
     UPDATE = 2
@@ -57,9 +57,9 @@ cdef class ChangeSet:
     cdef int reserve(self, Py_ssize_t capacity) except -1:
         """Room for so many changes in all."""
         cdef void* block
+        capacity = max(capacity, 16)
         if capacity <= self.capacity:
             return 0
-        capacity = max(capacity, 16)
         block = realloc(self.items, <size_t>capacity * sizeof(Change))
         if block is NULL:
             raise MemoryError
@@ -67,8 +67,8 @@ cdef class ChangeSet:
         self.capacity = capacity
         return 0
 
-    cdef void shrink(self) noexcept:
-        """Forget all changes, and give back the memory of a large set."""
+    cdef void clear(self) noexcept:
+        """Forget all changes, and give the memory of a large set back."""
         self.count = 0
         if self.capacity > KEPT_CHANGES:
             free(self.items)

@@ -41,6 +41,10 @@ from alphapulse._core.wire cimport (
     put_uvarint,
 )
 
+cdef enum:
+    # A block larger than this is given back with the next small record.
+    KEPT_BYTES = 65_536
+
 cdef uint32_t LARGEST_RECORD = 0xFFFFFFF8U
 
 
@@ -67,12 +71,13 @@ cdef class Encoder:
             raise BufferError("the encoder's record is still in use")
         if not 0 <= flags <= 255:
             raise ValueError(f"flags are one byte, not {flags}")
-        if needed > self.capacity:
-            block = realloc(self.data, <size_t>max(needed, 256))
+        if needed > self.capacity or self.capacity > KEPT_BYTES >= needed:
+            needed = max(needed, 256)
+            block = realloc(self.data, <size_t>needed)
             if block is NULL:
                 raise MemoryError
             self.data = <uint8_t*>block
-            self.capacity = max(needed, 256)
+            self.capacity = needed
         self.size = 0
         self.data[4] = <uint8_t>kind
         self.data[5] = <uint8_t>flags

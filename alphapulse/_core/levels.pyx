@@ -36,8 +36,8 @@ MAX_LEVELS = 2_000_000
 
 cdef enum:
     STAGE_LIMIT = 2_000_000
-    # A stage larger than this many levels (1.5 MiB) gives its memory back when cleared.
-    KEPT_LEVELS = 65_536
+    # A stage with room for more levels than this (96 KiB) gives its memory back when cleared.
+    KEPT_LEVELS = 4_096
 
 
 cdef struct LevelSpans:
@@ -371,10 +371,7 @@ cdef class LevelStage:
         scan.end = scan.at + view.len
         scan.precise_field = NULL
         try:
-            with nogil:
-                problem = stage_levels(
-                    &scan, self, layout, told, price_exponent, size_exponent
-                )
+            problem = stage_levels(&scan, self, layout, told, price_exponent, size_exponent)
             if problem != OK:
                 self.count = before
                 complain(&scan, problem)
