@@ -7,26 +7,48 @@ a JSON library would take the numbers through floats.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import msgspec
 
 from alphapulse.clock import NO_TIME, wall_ns
 from alphapulse.fixed import format_decimal
 from alphapulse.model import (
+    Action,
     BookDelta,
     BookSide,
     BookSnapshot,
-    Change,
     Event,
     Gap,
     Instrument,
     Overrun,
+    Reason,
     StateChange,
     Trade,
 )
 
+PART_BYTES = 250_000
+"""Most bytes of a snapshot's message; a larger book is sent in parts."""
+
+_HEAD_BYTES = 5_000
+"""Room for what a part holds besides levels; names are at most 255 bytes before quoting."""
+
 _QUOTE = msgspec.json.Encoder().encode
+_COMMA = ",".join
+_SIDES = {int(side): side.text for side in BookSide}
+_ACTIONS = {int(action): action.text for action in Action}
+
+Levels = Iterable[tuple[int, int]]
+"""Scaled (price, size), best first."""
+
+
+class Times(NamedTuple):
+    """When something happened: nanoseconds since the epoch, and the place in the ring."""
+
+    exchange_ns: int
+    received_ns: int
+    sequence: int
 
 
 def quote(text: str) -> str:
@@ -84,35 +106,89 @@ def encode_trade(trade: Trade) -> str:
 
 def encode_snapshot(snapshot: BookSnapshot, epoch: int) -> str:
     """JSON of a whole book."""
-    instrument = snapshot.instrument
+    times = Times(snapshot.exchange_ns, snapshot.received_ns, snapshot.sequence)
+    head = snapshot_head(snapshot.instrument, snapshot.version, snapshot.reason, times, epoch)
+    return (
+        f"{head}"
+        f',"bids":{encode_levels(snapshot.bids, snapshot.instrument)}'
+        f',"asks":{encode_levels(snapshot.asks, snapshot.instrument)}}}}}'
+    )
+
+
+def snapshot_head(
+    instrument: Instrument, version: int, reason: Reason, times: Times, epoch: int
+) -> str:
+    """JSON of a snapshot as far as its levels."""
     return (
         f'{{"type":"orderbook_snapshot","data":{{{_names(instrument)}'
-        f',"version":{snapshot.version},"reason":"{snapshot.reason.text}"'
-        f"{_times(snapshot.exchange_ns, snapshot.received_ns, snapshot.sequence)}"
-        f',"epoch":{epoch}'
-        f',"bids":{encode_levels(snapshot.bids, instrument)}'
-        f',"asks":{encode_levels(snapshot.asks, instrument)}}}}}'
+        f',"version":{version},"reason":"{reason.text}"{_times(times)},"epoch":{epoch}'
     )
+
+
+def encode_parts(
+    head: str, bids: Levels, asks: Levels, instrument: Instrument, *, marked: bool
+) -> list[str]:
+    """JSON of a book in messages of at most `PART_BYTES`; together they hold each level once.
+
+    Parameters
+    ----------
+    head : of `snapshot_head`
+    bids, asks : scaled, best first
+    marked : say ``part`` and ``parts`` even where there is one part only
+    """
+    room = PART_BYTES - _HEAD_BYTES
+    parts: list[tuple[list[str], list[str]]] = [([], [])]
+    used = 0
+    for side, levels in enumerate((bids, asks)):
+        for text in _levels(levels, instrument):
+            used += len(text) + 1
+            if used > room:
+                parts.append(([], []))
+                used = len(text) + 1
+            parts[-1][side].append(text)
+    count = len(parts)
+    texts = []
+    for number, (some_bids, some_asks) in enumerate(parts, start=1):
+        mark = f',"part":{number},"parts":{count}' if marked or count > 1 else ""
+        sides = f',"bids":[{_COMMA(some_bids)}],"asks":[{_COMMA(some_asks)}]'
+        texts.append(f"{head}{mark}{sides}}}}}")
+    return texts
 
 
 def encode_delta(delta: BookDelta) -> str:
     """JSON of a book's net difference."""
-    instrument = delta.instrument
-    changes = ",".join(_change(change, instrument) for change in delta.changes)
+    times = Times(delta.exchange_ns, delta.received_ns, delta.sequence)
+    return encode_changes(delta.instrument, delta.version, delta.prev_version, times, delta.changes)
+
+
+def encode_changes(
+    instrument: Instrument,
+    version: int,
+    prev_version: int,
+    times: Times,
+    changes: Iterable[tuple[int, int, int, int]],
+) -> str:
+    """JSON of a net difference given as (side, price, size, action), numbered as in the model."""
+    price_exponent, size_exponent = instrument.price_exponent, instrument.size_exponent
+    texts = (
+        f'{{"side":"{_SIDES[side]}","price":{format_decimal(price, price_exponent)}'
+        f',"volume":{format_decimal(size, size_exponent)},"action":"{_ACTIONS[action]}"}}'
+        for side, price, size, action in changes
+    )
     return (
         f'{{"type":"orderbook_delta","data":{{{_names(instrument)}'
-        f',"version":{delta.version},"prev_version":{delta.prev_version}'
-        f"{_times(delta.exchange_ns, delta.received_ns, delta.sequence)}"
-        f',"changes":[{changes}]}}}}'
+        f',"version":{version},"prev_version":{prev_version}{_times(times)}'
+        f',"changes":[{_COMMA(texts)}]}}}}'
     )
 
 
 def encode_state(state: StateChange) -> str:
     """JSON of a book's new state."""
+    times = Times(state.exchange_ns, state.received_ns, state.sequence)
     return (
         f'{{"type":"state","data":{{{_names(state.instrument)}'
         f',"state":"{state.state.text}","reason":"{state.reason.text}"'
-        f"{_times(state.exchange_ns, state.received_ns, state.sequence)}}}}}"
+        f"{_times(times)}}}}}"
     )
 
 
@@ -133,39 +209,29 @@ def encode_gap(gap: Gap) -> str:
 def encode_overrun(overrun: Overrun) -> str:
     """JSON of records that a reader of the ring was not given; the time is now."""
     bounds = (overrun.first, overrun.last, overrun.count)
-    return _gap(
-        overrun.exchange, "null", "ring", bounds, overrun.reason.text, wall_ns(), NO_TIME
-    )
+    return _gap(overrun.exchange, "null", "ring", bounds, overrun.reason.text, wall_ns(), NO_TIME)
 
 
-def encode_levels(levels: Iterable[tuple[int, int]], instrument: Instrument) -> str:
+def encode_levels(levels: Levels, instrument: Instrument) -> str:
     """JSON of levels as [[price, volume], ...]."""
+    return f"[{_COMMA(_levels(levels, instrument))}]"
+
+
+def _levels(levels: Levels, instrument: Instrument) -> Iterator[str]:
     price_exponent, size_exponent = instrument.price_exponent, instrument.size_exponent
-    pairs = (
-        f"[{format_decimal(price, price_exponent)},{format_decimal(size, size_exponent)}]"
-        for price, size in levels
-    )
-    return f"[{','.join(pairs)}]"
+    for price, size in levels:
+        yield f"[{format_decimal(price, price_exponent)},{format_decimal(size, size_exponent)}]"
 
 
 def _names(instrument: Instrument) -> str:
     return f'"exchange":{quote(instrument.exchange)},"symbol":{quote(instrument.symbol)}'
 
 
-def _times(exchange_ns: int, received_ns: int, sequence: int) -> str:
+def _times(times: Times) -> str:
+    exchange_ns, received_ns, sequence = times
     return (
         f',"timestamp":{encode_seconds(exchange_ns)},"timestamp_ns":{encode_time(exchange_ns)}'
         f',"received_ns":{encode_time(received_ns)},"sequence":{sequence}'
-    )
-
-
-def _change(change: Change, instrument: Instrument) -> str:
-    side = "bid" if change.side is BookSide.BID else "ask"
-    return (
-        f'{{"side":"{side}"'
-        f',"price":{format_decimal(change.price, instrument.price_exponent)}'
-        f',"volume":{format_decimal(change.size, instrument.size_exponent)}'
-        f',"action":"{change.action.text}"}}'
     )
 
 

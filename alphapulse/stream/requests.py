@@ -1,0 +1,220 @@
+"""What clients ask for: JSON or a query string in, checked requests out.
+
+Everything here raises `RequestError` with a code that programs can go by: ``malformed`` (no JSON
+object in UTF-8), ``bad_request`` (a field is missing, unknown or has a wrong value),
+``unknown_symbol`` (text that can't be a symbol) and ``unsupported``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from alphapulse.errors import RequestError
+from alphapulse.symbols import normalize_symbol
+
+Channel = Literal["trades", "orderbook", "state"]
+"""What can be subscribed to."""
+
+CHANNELS: tuple[Channel, ...] = get_args(Channel)
+
+FULL = 0
+"""Depth that stands for the whole book."""
+
+EVERYTHING = "*"
+"""Stands for all exchanges or all symbols, later ones included."""
+
+MAX_DEPTH = 100_000
+
+Names = frozenset[str] | None
+"""Exchanges or symbols; None for all, later ones included."""
+
+
+class Subscribe(msgspec.Struct, frozen=True):
+    """Wishes for some channels, each replacing an earlier wish for the same book."""
+
+    channels: tuple[Channel, ...]
+    exchanges: Names
+    symbols: Names
+    depth: int
+    """Levels a side, `FULL` for the whole book."""
+
+
+class Unsubscribe(msgspec.Struct, frozen=True):
+    """What isn't wished any more."""
+
+    channels: tuple[Channel, ...]
+    exchanges: Names
+    symbols: Names
+
+
+class Snapshot(msgspec.Struct, frozen=True):
+    """Books of the subscription that are to be sent again."""
+
+    exchanges: Names
+    symbols: Names
+
+
+class Ping(msgspec.Struct, frozen=True):
+    """Wants a pong."""
+
+
+Request = Subscribe | Unsubscribe | Snapshot | Ping
+
+OneOrMore = str | list[str]
+Depth = Annotated[int, Meta(ge=1, le=MAX_DEPTH)]
+
+
+class _Message(msgspec.Struct, tag_field="type", forbid_unknown_fields=True):
+    """As a client writes it."""
+
+
+class _Subscribe(_Message, tag="subscribe"):
+    channels: Channel | list[Channel]
+    exchanges: OneOrMore | None = None
+    symbols: OneOrMore | None = None
+    depth: Depth | Literal["full"] | None = None
+    format: Literal["json", "binary"] = "json"
+    conflate_ms: int | None = None
+    resume: msgspec.Raw | UnsetType = UNSET
+
+
+class _Unsubscribe(_Message, tag="unsubscribe"):
+    channels: Channel | list[Channel] | None = None
+    exchanges: OneOrMore | None = None
+    symbols: OneOrMore | None = None
+
+
+class _Snapshot(_Message, tag="snapshot"):
+    channels: Channel | list[Channel] | None = None
+    exchanges: OneOrMore | None = None
+    symbols: OneOrMore | None = None
+
+
+class _Ping(_Message, tag="ping"):
+    pass
+
+
+_Any = _Subscribe | _Unsubscribe | _Snapshot | _Ping
+_DECODER = msgspec.json.Decoder(_Any)
+_LISTS = ("channels", "exchanges", "symbols")
+
+
+def parse_request(payload: bytes, default_depth: int) -> Request:
+    """The request in a client's message.
+
+    Parameters
+    ----------
+    payload : the message's bytes
+    default_depth : levels a side where the request names none
+
+    Raises
+    ------
+    RequestError
+        the message is no request, or one that isn't served
+    """
+    try:
+        message = _DECODER.decode(payload)
+    except msgspec.ValidationError as error:
+        raise RequestError("bad_request", str(error)) from None
+    except msgspec.DecodeError as error:
+        raise RequestError("malformed", f"the request is no JSON: {error}") from None
+    except UnicodeDecodeError:
+        raise RequestError("malformed", "the request is no UTF-8") from None
+    except RecursionError:
+        raise RequestError("malformed", "the request is nested too deeply") from None
+    return _checked(message, default_depth)
+
+
+def parse_query(query: str, default_depth: int) -> Subscribe | None:
+    """The subscription in the query string of the address; None where there is none.
+
+    Lists are separated by commas, or the parameter is repeated. Raises `RequestError`.
+    """
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=1000)
+    except UnicodeDecodeError:
+        raise RequestError("malformed", "the address's query is no UTF-8") from None
+    except ValueError as error:
+        raise RequestError("malformed", f"the address's query can't be read: {error}") from None
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in _LISTS:
+            fields.setdefault(name, []).extend(value.split(","))
+        elif name in fields:
+            raise RequestError("bad_request", f"{name} is given twice")
+        else:
+            fields[name] = int(value) if value.isascii() and value.isdigit() else value
+    if not fields:
+        return None
+    fields.pop("type", None)
+    try:
+        message = msgspec.convert({**fields, "type": "subscribe"}, _Subscribe)
+    except msgspec.ValidationError as error:
+        raise RequestError("bad_request", f"in the address's query: {error}") from None
+    return _subscribe(message, default_depth)
+
+
+def _checked(message: _Any, default_depth: int) -> Request:
+    if isinstance(message, _Subscribe):
+        return _subscribe(message, default_depth)
+    if isinstance(message, _Unsubscribe):
+        channels = CHANNELS if message.channels is None else _channels(message.channels)
+        return Unsubscribe(channels, _exchanges(message.exchanges), _symbols(message.symbols))
+    if isinstance(message, _Snapshot):
+        if message.channels is not None and _channels(message.channels) != ("orderbook",):
+            raise RequestError("bad_request", "channels: only orderbook has snapshots")
+        return Snapshot(_exchanges(message.exchanges), _symbols(message.symbols))
+    return Ping()
+
+
+def _subscribe(message: _Subscribe, default_depth: int) -> Subscribe:
+    if message.format != "json":
+        raise RequestError("unsupported", f"format {message.format!r} isn't served, only 'json'")
+    if message.conflate_ms is not None:
+        raise RequestError("unsupported", "conflate_ms isn't served; leave it out")
+    if message.resume is not UNSET:
+        raise RequestError(
+            "unsupported", "resume isn't served; without it every book begins with a snapshot"
+        )
+    depth = default_depth if message.depth is None else message.depth
+    return Subscribe(
+        _channels(message.channels),
+        _exchanges(message.exchanges),
+        _symbols(message.symbols),
+        FULL if depth == "full" else depth,
+    )
+
+
+def _channels(given: Channel | list[Channel]) -> tuple[Channel, ...]:
+    wanted = {given} if isinstance(given, str) else set(given)
+    if not wanted:
+        raise RequestError("bad_request", f"channels is empty; there are {', '.join(CHANNELS)}")
+    return tuple(channel for channel in CHANNELS if channel in wanted)
+
+
+def _names(field: str, given: OneOrMore | None) -> list[str] | None:
+    if given is None:
+        return None
+    names = [given] if isinstance(given, str) else given
+    if not names:
+        raise RequestError("bad_request", f"{field} is empty; leave it out for all")
+    return None if EVERYTHING in names else names
+
+
+def _exchanges(given: OneOrMore | None) -> Names:
+    names = _names("exchanges", given)
+    return None if names is None else frozenset(name.strip().lower() for name in names)
+
+
+def _symbols(given: OneOrMore | None) -> Names:
+    names = _names("symbols", given)
+    if names is None:
+        return None
+    try:
+        return frozenset(normalize_symbol(name) for name in names)
+    except ValueError as error:
+        raise RequestError("unknown_symbol", str(error)) from None

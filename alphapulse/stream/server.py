@@ -1,0 +1,248 @@
+"""The WebSocket server: listens, accepts, and takes everything down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging
+import signal
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import picows
+
+from alphapulse import metrics
+from alphapulse.config import Settings, refuse_exposure
+from alphapulse.errors import ConfigError
+from alphapulse.log import get_logger
+from alphapulse.stream.access import Access, Refused, selected
+from alphapulse.stream.client import GOING_AWAY, Limits
+from alphapulse.stream.connection import Connection
+from alphapulse.stream.hub import Hub
+from alphapulse.stream.pump import SERVICE, Pump
+
+log = get_logger(__name__)
+
+PATH = "/ws"
+HEALTH_PATH = "/health"
+
+FRAME_ROOM = 4
+"""A frame of up to so many times the largest request is read, and answered with an error; a larger
+one ends the connection."""
+
+IDLE_SECONDS = 30.0
+"""A client that is silent for this long is probed by a ping, and has `REPLY_SECONDS` to answer."""
+REPLY_SECONDS = 20.0
+
+CLOSE_SECONDS = 2.0
+"""How long clients have to take their leave when the server ends."""
+
+_JSON = {"Content-Type": "application/json"}
+
+
+class StreamServer:
+    """Serves the rings of a prefix to WebSocket clients.
+
+    Parameters
+    ----------
+    settings : sections ``stream``, ``ring`` and ``venues``
+
+    Raises
+    ------
+    ConfigError
+        it would listen beyond this machine without a token
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        stream = settings.stream
+        refuse_exposure("stream", stream)
+        limits = Limits(
+            queue_bytes=stream.max_queue_bytes,
+            behind_ns=int(stream.behind_seconds * 1e9),
+            subscriptions=stream.max_subscriptions,
+        )
+        self.hub = Hub(settings.venues.enabled(), limits)
+        self._settings = stream
+        self._access = Access(stream)
+        self._pump = Pump(self.hub, settings.ring.prefix)
+        self._connections: set[Connection] = set()
+        self._clients = metrics.STREAM_CLIENTS.bind()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def run(
+        self,
+        stop: asyncio.Event,
+        ready: Callable[[int], Awaitable[None] | None] | None = None,
+    ) -> None:
+        """Serve until told to stop.
+
+        Parameters
+        ----------
+        stop : set it to end
+        ready : called with the port once connections are accepted
+
+        Raises
+        ------
+        ConfigError
+            the address can't be listened on
+        """
+        server = await self._listen()
+        port: int = server.sockets[0].getsockname()[1]
+        pump = asyncio.create_task(self._pump.run(), name="rings")
+        stopped = asyncio.create_task(stop.wait(), name="stop")
+        try:
+            log.info("stream listens", host=self._settings.host, port=port, path=PATH)
+            if ready is not None:
+                called = ready(port)
+                if inspect.isawaitable(called):
+                    await called
+            await asyncio.wait((pump, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if pump.done():
+                pump.result()  # raises what has ended it
+        finally:
+            server.close()
+            stopped.cancel()
+            pump.cancel()
+            await asyncio.gather(pump, stopped, return_exceptions=True)
+            await self._dismiss()
+            await server.wait_closed()
+
+    async def _listen(self) -> asyncio.Server:
+        settings = self._settings
+        try:
+            return await picows.ws_create_server(
+                self._accept,
+                settings.host,
+                settings.port,
+                max_frame_size=settings.max_request_bytes * FRAME_ROOM,
+                read_buffer_init_size=4096,
+                enable_auto_pong=False,
+                enable_auto_ping=True,
+                auto_ping_idle_timeout=IDLE_SECONDS,
+                auto_ping_reply_timeout=REPLY_SECONDS,
+                disconnect_on_exception=True,
+                logger_name=_FaultsOnly(logging.getLogger(__name__), {}),
+                backlog=1024,
+            )
+        except OSError as error:
+            key = f"{settings.host}:{settings.port}"
+            raise ConfigError("stream.port", f"can't listen on {key}: {error.strerror}") from None
+
+    def _accept(
+        self, request: picows.WSUpgradeRequest
+    ) -> picows.WSListener | picows.WSUpgradeResponseWithListener:
+        try:
+            return self._answer(request)
+        except Refused as error:
+            log.info("handshake refused", status=error.status.value, problem=error.problem)
+            extra = {}
+            if error.status is HTTPStatus.UNAUTHORIZED:
+                extra["WWW-Authenticate"] = "Bearer"
+            return _respond(
+                picows.WSUpgradeResponse.create_error_response(
+                    error.status, error.problem.encode(), extra
+                )
+            )
+
+    def _answer(self, request: picows.WSUpgradeRequest) -> picows.WSUpgradeResponseWithListener:
+        headers = request.headers
+        path, _, query = request.path.decode("latin-1").partition("?")
+        self._access.check_host(headers)
+        self._access.check_origin(headers)
+        if path == HEALTH_PATH:
+            return self._health(whole=self._access.has_token(headers))
+        if path != PATH:
+            raise Refused(HTTPStatus.NOT_FOUND, f"there are {PATH} and {HEALTH_PATH}")
+        self._access.check_token(headers)
+        if len(self._connections) >= self._settings.max_clients:
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, "too many clients")
+        # Some browsers send "keep-alive, Upgrade", which is right and not understood below.
+        tokens = {token.strip().lower() for token in headers.get("Connection", "").split(",")}
+        if "upgrade" in tokens:
+            headers["Connection"] = "Upgrade"
+        connection = Connection(self.hub, self._settings, query, self._opened, self._ended)
+        response = picows.WSUpgradeResponse.create_101_response(selected(headers))
+        return picows.WSUpgradeResponseWithListener(response, connection)
+
+    def _health(self, *, whole: bool) -> picows.WSUpgradeResponseWithListener:
+        body: dict[str, object] = {"status": "ok", "service": SERVICE}
+        if whole:
+            body.update(self.hub.describe())
+        return _respond(
+            picows.WSUpgradeResponse.create_ok_response(msgspec.json.encode(body), _JSON)
+        )
+
+    def _opened(self, connection: Connection) -> None:
+        self._connections.add(connection)
+        self._empty.clear()
+        self._clients.inc()
+
+    def _ended(self, connection: Connection) -> None:
+        self._connections.discard(connection)
+        self._clients.dec()
+        if not self._connections:
+            self._empty.set()
+
+    async def _dismiss(self) -> None:
+        """Close all clients, and wait for them a little."""
+        for connection in list(self._connections):
+            connection.end(GOING_AWAY, "the server ends")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._empty.wait(), CLOSE_SECONDS)
+        for connection in list(self._connections):
+            connection.abort()
+
+
+async def run_stream(
+    settings: Settings,
+    *,
+    ready: Callable[[int], Awaitable[None] | None] | None = None,
+    stop: asyncio.Event | None = None,
+) -> int:
+    """Run the stream server until SIGTERM, SIGINT or `stop`; returns the exit status.
+
+    Parameters
+    ----------
+    settings : all of them
+    ready : called with the port once connections are accepted
+    stop : set it to end; without it the process's signals are handled here
+
+    Raises
+    ------
+    ConfigError
+        it can't listen as the settings say
+    """
+    server = StreamServer(settings)
+    loop = asyncio.get_running_loop()
+    ending = asyncio.Event() if stop is None else stop
+    signals = (signal.SIGTERM, signal.SIGINT) if stop is None else ()
+    for number in signals:
+        loop.add_signal_handler(number, ending.set)
+    sampler = asyncio.create_task(
+        metrics.ProcessSampler(SERVICE).run(settings.metrics.sample_seconds), name="sampler"
+    )
+    try:
+        await server.run(ending, ready)
+    finally:
+        sampler.cancel()
+        await asyncio.gather(sampler, return_exceptions=True)
+        for number in signals:
+            loop.remove_signal_handler(number)
+    return 0
+
+
+class _FaultsOnly(logging.LoggerAdapter[logging.Logger]):
+    """For the WebSocket library, which tells of every connection and of every client's fault."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Pass on what comes with an exception: a fault of this program."""
+        if kwargs.get("exc_info"):
+            super().log(level, msg, *args, **kwargs)
+
+
+def _respond(response: picows.WSUpgradeResponse) -> picows.WSUpgradeResponseWithListener:
+    return picows.WSUpgradeResponseWithListener(response, None)
