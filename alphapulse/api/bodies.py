@@ -1,0 +1,188 @@
+"""Bodies of answers. Numbers have the exact digits of what they stand for."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Raw
+
+from alphapulse.clock import NO_TIME
+from alphapulse.fixed import format_decimal
+
+Number = Annotated[Raw, Meta(extra_json_schema={"type": "number"})]
+"""A JSON number written by `number`: no exponent, no float noise."""
+
+OptionalNumber = Annotated[Raw, Meta(extra_json_schema={"type": ["number", "null"]})]
+
+PriceLevel = tuple[Number, Number]
+"""Price and volume."""
+
+NULL = Raw(b"null")
+
+
+def number(value: int, exponent: int) -> Raw:
+    """A scaled integer as a JSON number."""
+    return Raw(format_decimal(value, exponent).encode())
+
+
+def seconds(time_ns: int | None) -> Raw:
+    """A time as JSON number of seconds since the epoch; null where unknown."""
+    return NULL if time_ns is None or time_ns == NO_TIME else number(time_ns, 9)
+
+
+class TradeItem(msgspec.Struct, kw_only=True):
+    """One trade; ``side`` is the taker's."""
+
+    timestamp: Number
+    symbol: str
+    exchange: str
+    price: Number
+    volume: Number
+    side: str
+    trade_id: str
+
+
+class TradesBody(msgspec.Struct, kw_only=True):
+    """Body of ``/trades``."""
+
+    data: list[TradeItem]
+    symbol: str
+    exchange: str
+    count: int
+    processing_time_ms: float
+
+
+class BarItem(msgspec.Struct, kw_only=True):
+    """One bar; ``timestamp`` is when it begins."""
+
+    timestamp: Number
+    open: Number
+    high: Number
+    low: Number
+    close: Number
+    volume: Number
+    trades: int
+
+
+class BarsBody(msgspec.Struct, kw_only=True):
+    """Body of ``/ohlcv``."""
+
+    data: list[BarItem]
+    symbol: str
+    exchange: str
+    interval: str
+    count: int
+    processing_time_ms: float
+
+
+class VenueBook(msgspec.Struct, kw_only=True):
+    """What one venue is part of a consolidated book with."""
+
+    version: int | None
+    state: str
+    reason: str | None
+    timestamp: OptionalNumber
+
+
+class BookBody(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Body of ``/orderbook``; without levels unless ``state`` is ``live``."""
+
+    symbol: str
+    exchange: str
+    version: int | None
+    state: str
+    reason: str | None
+    """Why the book is in this state, where known."""
+    timestamp: OptionalNumber
+    bids: list[PriceLevel]
+    asks: list[PriceLevel]
+    exchanges: dict[str, VenueBook] | None = None
+    """Of a consolidated book: the venues that know the symbol."""
+    processing_time_ms: float
+
+
+class ExchangesBody(msgspec.Struct, kw_only=True):
+    """Body of ``/exchanges``."""
+
+    exchanges: list[str]
+    count: int
+
+
+class SymbolsBody(msgspec.Struct, kw_only=True):
+    """Body of ``/symbols``; ``exchange`` is null where all are meant."""
+
+    symbols: list[str]
+    exchange: str | None
+    count: int
+
+
+class DateRange(msgspec.Struct, kw_only=True):
+    """Times of the first and the last trade, null where there is none."""
+
+    start: OptionalNumber
+    end: OptionalNumber
+
+
+class SummaryBody(msgspec.Struct, kw_only=True):
+    """Body of ``/summary``: what the store holds."""
+
+    total_symbols: int
+    total_exchanges: int
+    total_records: int
+    date_range: DateRange
+    symbols_by_exchange: dict[str, list[str]]
+    record_count_by_symbol: dict[str, int]
+
+
+class StoreHealth(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Whether the store answers."""
+
+    status: str
+    problem: str | None = None
+
+
+class CollectorHealth(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A venue's ring as this server sees it."""
+
+    status: str
+    problem: str | None = None
+    epoch: int | None = None
+    sequence: int | None = None
+    heartbeat: OptionalNumber = NULL
+    books: dict[str, int]
+    """How many are in which state."""
+
+
+class StreamHealth(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Whether the WebSocket server answers."""
+
+    status: str
+    url: str | None = None
+    clients: int | None = None
+
+
+class Components(msgspec.Struct, kw_only=True):
+    """The parts of the installation."""
+
+    store: StoreHealth
+    collectors: dict[str, CollectorHealth]
+    stream: StreamHealth
+
+
+class HealthBody(msgspec.Struct, kw_only=True):
+    """Body of ``/health``."""
+
+    status: str
+    service: str
+    version: str
+    timestamp: Number
+    components: Components
+    problems: list[str]
+    """Why the status isn't ``ok``."""
+
+
+class LivenessBody(msgspec.Struct, kw_only=True):
+    """Body of ``/health/live`` and ``/health/ready``."""
+
+    status: str

@@ -1,0 +1,120 @@
+"""``/orderbook``: live books, one venue's or all venues' together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from alphapulse.api.bodies import BookBody, PriceLevel, VenueBook, number, seconds
+from alphapulse.api.context import Context, elapsed_ms
+from alphapulse.api.market import LiveBook
+from alphapulse.api.parameters import Parameters, path_symbol
+from alphapulse.api.trades import DEFAULT_EXCHANGE, json_response
+from alphapulse.model import BookState, Instrument, Level, Reason
+
+ALL = "all"
+"""Instead of an exchange: the books of all of them, added up."""
+DEFAULT_DEPTH = 50
+
+# The state of books of which none is live: the one nearest to being live.
+_NEAREST = (BookState.LIVE, BookState.SYNCING, BookState.STALE, BookState.INVALID)
+
+
+async def orderbook(context: Context, request: Request) -> Response:
+    """The live book; one that isn't live is answered without levels, and with its state."""
+    query = Parameters(request, "exchange", "depth")
+    symbol = path_symbol(request)
+    exchange = query.text("exchange", DEFAULT_EXCHANGE)
+    depth = query.count("depth", DEFAULT_DEPTH, context.settings.api.max_limit)
+    if exchange == ALL:
+        await context.check_symbol(symbol, None)
+        return json_response(_consolidated(context, request, symbol, depth))
+    await context.check_exchange(exchange)
+    await context.check_symbol(symbol, exchange)
+    book = _book_of(context, exchange, symbol, depth)
+    return json_response(
+        BookBody(
+            symbol=symbol,
+            exchange=exchange,
+            version=book.version,
+            state=book.state.text,
+            reason=None if book.reason is None else book.reason.text,
+            timestamp=seconds(book.exchange_ns),
+            bids=_levels(book.bids, book.instrument),
+            asks=_levels(book.asks, book.instrument),
+            processing_time_ms=elapsed_ms(request),
+        )
+    )
+
+
+def _book_of(context: Context, exchange: str, symbol: str, depth: int) -> LiveBook:
+    ring = context.markets.rings.get(exchange)
+    if ring is None or symbol not in ring.symbols():
+        reason = Reason.STOPPED if ring is None or ring.problem() else Reason.STARTED
+        state = BookState.STALE if reason is Reason.STOPPED else BookState.SYNCING
+        return LiveBook(exchange, state, reason, None)
+    return ring.book(symbol, depth)
+
+
+def _consolidated(context: Context, request: Request, symbol: str, depth: int) -> BookBody:
+    venues = context.settings.venues.enabled()
+    names = {name for name, venue in venues.items() if symbol in venue.symbols}
+    names |= {name for name, ring in context.markets.rings.items() if symbol in ring.symbols()}
+    books = [_book_of(context, name, symbol, depth) for name in sorted(names)]
+    live = [book for book in books if book.state is BookState.LIVE]
+    states = {book.state for book in books}
+    times = [book.exchange_ns for book in live if book.exchange_ns is not None]
+    return BookBody(
+        symbol=symbol,
+        exchange=ALL,
+        version=None,
+        state=next((state for state in _NEAREST if state in states), BookState.STALE).text,
+        reason=None,
+        timestamp=seconds(max(times, default=None)),
+        bids=_sum(live, attrgetter("bids"), depth, best_high=True),
+        asks=_sum(live, attrgetter("asks"), depth, best_high=False),
+        exchanges={
+            book.exchange: VenueBook(
+                version=book.version,
+                state=book.state.text,
+                reason=None if book.reason is None else book.reason.text,
+                timestamp=seconds(book.exchange_ns),
+            )
+            for book in books
+        },
+        processing_time_ms=elapsed_ms(request),
+    )
+
+
+def _levels(levels: Iterable[Level], instrument: Instrument | None) -> list[PriceLevel]:
+    if instrument is None:
+        return []
+    price_exponent, size_exponent = instrument.price_exponent, instrument.size_exponent
+    return [
+        (number(level.price, price_exponent), number(level.size, size_exponent)) for level in levels
+    ]
+
+
+def _sum(
+    books: Iterable[LiveBook],
+    side: Callable[[LiveBook], Sequence[Level]],
+    depth: int,
+    *,
+    best_high: bool,
+) -> list[PriceLevel]:
+    """The best levels of all books together; sizes at the same price are added up."""
+    scaled = [(book.instrument, side(book)) for book in books if book.instrument is not None]
+    price_exponent = max((instrument.price_exponent for instrument, _ in scaled), default=0)
+    size_exponent = max((instrument.size_exponent for instrument, _ in scaled), default=0)
+    sizes: dict[int, int] = {}
+    for instrument, levels in scaled:
+        price_factor = 10 ** (price_exponent - instrument.price_exponent)
+        size_factor = 10 ** (size_exponent - instrument.size_exponent)
+        for level in levels:
+            price = level.price * price_factor
+            sizes[price] = sizes.get(price, 0) + level.size * size_factor
+    best = sorted(sizes, reverse=best_high)[:depth]
+    return [(number(price, price_exponent), number(sizes[price], size_exponent)) for price in best]

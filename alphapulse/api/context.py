@@ -1,0 +1,98 @@
+"""What the handlers work with: the settings, the history, the live books, and what is known."""
+
+from __future__ import annotations
+
+import time
+from http import HTTPStatus
+from typing import Protocol
+
+from starlette.requests import Request
+
+from alphapulse.api.market import LiveMarkets
+from alphapulse.api.problems import Problem, bad
+from alphapulse.config import Settings
+from alphapulse.history import History, SeriesSummary
+from alphapulse.repository import MarketDataRepository
+
+STARTED = "alphapulse.started"
+"""Key of the scope under which the time of a request's arrival is."""
+
+
+class Backend(History, MarketDataRepository, Protocol):
+    """A store, as the server is given one."""
+
+
+class Context:
+    """Shared by all handlers.
+
+    Parameters
+    ----------
+    settings : all of them
+    history : where trades are
+    markets : where live books are
+    """
+
+    def __init__(self, settings: Settings, history: History, markets: LiveMarkets) -> None:
+        self.settings = settings
+        self.history = history
+        self.markets = markets
+
+    async def exchanges(self) -> list[str]:
+        """Those that are collected, have a ring, or have history; sorted."""
+        stored = {series.exchange for series in await self.history.summarise()}
+        return sorted(stored | self._current())
+
+    async def symbols(self, exchange: str | None = None) -> list[str]:
+        """Symbols that have a ring or history, of one exchange or of all; sorted."""
+        found = {
+            series.symbol
+            for series in await self.history.summarise()
+            if exchange in (None, series.exchange)
+        }
+        for venue, ring in self.markets.rings.items():
+            if exchange in (None, venue):
+                found |= ring.symbols().keys()
+        return sorted(found)
+
+    async def check_exchange(self, exchange: str) -> None:
+        """Raise `Problem` for an exchange of which nothing can be known."""
+        if exchange not in self._current() and exchange not in await self.exchanges():
+            known = ", ".join(await self.exchanges()) or "none as yet"
+            raise bad("exchange", f"{exchange!r} is unknown; there are: {known}")
+
+    async def check_symbol(self, symbol: str, exchange: str | None) -> None:
+        """Raise `Problem` for a symbol of which nothing can be known.
+
+        Parameters
+        ----------
+        symbol : unified
+        exchange : a known one, None for any
+        """
+        if self._collects(symbol, exchange):
+            return
+        stored: list[SeriesSummary] = await self.history.summarise()
+        if any(row.symbol == symbol and exchange in (None, row.exchange) for row in stored):
+            return
+        raise Problem(
+            HTTPStatus.NOT_FOUND,
+            f"symbol: nothing is known of {symbol} at {exchange or 'any exchange'}",
+            "symbol",
+        )
+
+    def _current(self) -> set[str]:
+        return self.settings.venues.enabled().keys() | self.markets.rings.keys()
+
+    def _collects(self, symbol: str, exchange: str | None) -> bool:
+        venues = self.settings.venues.enabled()
+        return any(
+            symbol in venue.symbols and exchange in (None, name) for name, venue in venues.items()
+        ) or any(
+            exchange in (None, name) and symbol in ring.symbols()
+            for name, ring in self.markets.rings.items()
+        )
+
+
+def elapsed_ms(request: Request) -> float:
+    """Time since the request arrived, in milliseconds, rounded to the microsecond."""
+    started: float = request.scope[STARTED]
+    return round((time.perf_counter() - started) * 1000, 3)
