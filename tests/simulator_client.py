@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import aiohttp
 
-from alphapulse.simulators.base import FinalBook
+from alphapulse.simulators.base import FinalBook, VenueSimulator
 
 TIMEOUT_SECONDS = 30.0
 
@@ -153,3 +153,10 @@ async def post(url: str, body: Any = None) -> tuple[int, Any]:
     """Status and decoded body of a POST request with a JSON body."""
     async with aiohttp.ClientSession() as session, session.post(url, json=body) as response:
         return response.status, loads(await response.read())
+
+
+async def finish(venue: VenueSimulator) -> None:
+    """Wait until the venue's source has come to its end."""
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        await venue.finished.wait()
+    assert venue.failure is None

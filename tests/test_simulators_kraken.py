@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from alphapulse.capture import read_capture
 from alphapulse.simulators import CaptureSource, KrakenSimulator, Market
-from tests.simulator_client import Client, NaiveBook, get
+from tests.simulator_client import Client, NaiveBook, finish, get
 
 START_NS = 1_700_000_000_000_000_000
 
@@ -152,7 +151,7 @@ async def test_books_follow_with_every_checksum_right(levels: int, depth: int) -
     async with KrakenSimulator(market) as venue, Client(venue.ws_url) as client:
         symbols = ["BTC/USD", "ETH/USD", "SOL/USD"]
         await client.send(subscribe("book", symbols, depth=depth, snapshot=True))
-        await venue.finished.wait()
+        await finish(venue)
         frames = [f for f in await client.drain() if f.get("channel") == "book"]
         books = {symbol: NaiveBook(depth) for symbol in symbols}
         for frame in frames:
@@ -169,7 +168,7 @@ async def test_tells_no_removal_of_what_leaves_the_depth() -> None:
     market = fast_market(levels=40)
     async with KrakenSimulator(market) as venue, Client(venue.ws_url) as client:
         await client.send(subscribe("book", ["BTC/USD"], depth=10))
-        await venue.finished.wait()
+        await finish(venue)
         book = NaiveBook()
         for frame in await client.drain():
             for row in frame.get("data", []) if frame.get("channel") == "book" else []:
@@ -181,7 +180,7 @@ async def test_trades_bear_the_takers_side_and_running_ids() -> None:
     market = fast_market()
     async with KrakenSimulator(market) as venue, Client(venue.ws_url) as client:
         await client.send(subscribe("trade", ["BTC/USD"], snapshot=True))
-        await venue.finished.wait()
+        await finish(venue)
         frames = [f for f in await client.drain() if f.get("channel") == "trade"]
         book = venue.books["BTC/USD"]
         fills = list(book.fills)
@@ -251,7 +250,7 @@ async def collect(
         await client.drain()
         prepare(venue)
         venue.play()
-        await venue.finished.wait()
+        await finish(venue)
         return await client.drain(), venue
 
 
@@ -314,7 +313,7 @@ async def test_plays_a_capture_verbatim(captures: Path, name: str) -> None:
         await client.drain()
         assert not venue.finished.is_set()
         await client.send(subscribe("book", listed, depth=1000))
-        await asyncio.wait_for(venue.finished.wait(), 30)
+        await finish(venue)
         await client.drain()
     got = [text for text in client.raw if '"method":"' not in text]
     wanted = [text for text in recorded if "heartbeat" not in text]
@@ -330,5 +329,5 @@ async def test_a_capture_waits_for_all_its_subscriptions(captures: Path) -> None
         assert [f.get("success") for f in frames] == [None, True, False]
         assert not venue.finished.is_set()
         await client.send(subscribe("book", ["BTC/USD"]))
-        await venue.finished.wait()
+        await finish(venue)
         assert len([f for f in await client.drain() if f.get("channel") == "book"]) == 201

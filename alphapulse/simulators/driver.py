@@ -10,6 +10,7 @@ from alphapulse.capture.reader import read_capture
 from alphapulse.clock import NS_PER_SECOND, wall_ns
 from alphapulse.simulators.market import VenueMarket
 from alphapulse.simulators.source import EVERYONE, CaptureSource, RestBodies, Topic, rest_key
+from alphapulse.symbols import normalize_symbol
 
 if TYPE_CHECKING:
     from alphapulse.simulators.base import VenueSimulator
@@ -106,6 +107,7 @@ class CaptureDriver:
         wanted = source.symbols
         groups: set[tuple[Topic, ...]] = set()
         keys = set()
+        seen: set[str] = set()
         for frame in read_capture(source.path):
             if frame.url is not None:
                 key = rest_key(frame.url)
@@ -116,11 +118,14 @@ class CaptureDriver:
                 continue
             simulator.scanned(frame.raw)
             for channel, symbol in simulator.route(frame.raw) or EVERYONE:
-                if channel in simulator.awaited and (wanted is None or symbol in wanted):
+                if channel in simulator.awaited:
+                    seen.add(symbol)
                     alternatives = simulator.awaited[channel]
                     groups.add(tuple((other, symbol) for other in alternatives))
+        for symbol in sorted(seen.difference(simulator.symbols.values())):
+            simulator.symbols[_unified(symbol)] = symbol
         self.bodies.expect(keys)
-        self.awaited = sorted(groups)
+        self.awaited = sorted(group for group in groups if wanted is None or group[0][1] in wanted)
 
     async def run(self) -> None:
         """Play to the end."""
@@ -163,3 +168,11 @@ class CaptureDriver:
                 if connection not in told:
                     told.add(connection)
                     simulator.send_recorded(connection, raw)
+
+
+def _unified(symbol: str) -> str:
+    """Unified symbol of a pair that a capture has no metadata of; as it is without separator."""
+    try:
+        return normalize_symbol(symbol)
+    except ValueError:
+        return symbol
