@@ -35,6 +35,8 @@ class Pump:
     def __init__(self, hub: Hub, prefix: str) -> None:
         self._hub = hub
         self._prefix = prefix
+        self.looked = asyncio.Event()
+        """Set when it has looked for rings for the first time, whatever came of it."""
         self._readers: dict[str, RingReader] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -42,7 +44,10 @@ class Pump:
         """Look for rings, and after their readers, until cancelled."""
         try:
             while True:
-                self.look()
+                try:
+                    self.look()
+                finally:
+                    self.looked.set()
                 self._hub.check()
                 await asyncio.sleep(LOOK_SECONDS)
         finally:

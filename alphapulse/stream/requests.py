@@ -7,6 +7,7 @@ object in UTF-8), ``bad_request`` (a field is missing, unknown or has a wrong va
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import parse_qsl
 
@@ -100,6 +101,15 @@ class _Ping(_Message, tag="ping"):
 
 _Any = _Subscribe | _Unsubscribe | _Snapshot | _Ping
 _DECODER = msgspec.json.Decoder(_Any)
+_FIELD = re.compile(r"`\$\.(\w+)")
+_EXPECTED = {
+    "type": "subscribe, unsubscribe, snapshot or ping",
+    "channels": "a list of trades, orderbook, state",
+    "exchanges": "a list of names, or * for all",
+    "symbols": "a list of symbols like BTC-USD, or * for all",
+    "depth": f'a whole number from 1 to {MAX_DEPTH}, or "full"',
+    "format": '"json"',
+}
 _LISTS = ("channels", "exchanges", "symbols")
 
 
@@ -119,7 +129,7 @@ def parse_request(payload: bytes, default_depth: int) -> Request:
     try:
         message = _DECODER.decode(payload)
     except msgspec.ValidationError as error:
-        raise RequestError("bad_request", str(error)) from None
+        raise _invalid(str(error)) from None
     except msgspec.DecodeError as error:
         raise RequestError("malformed", f"the request is no JSON: {error}") from None
     except UnicodeDecodeError:
@@ -154,8 +164,15 @@ def parse_query(query: str, default_depth: int) -> Subscribe | None:
     try:
         message = msgspec.convert({**fields, "type": "subscribe"}, _Subscribe)
     except msgspec.ValidationError as error:
-        raise RequestError("bad_request", f"in the address's query: {error}") from None
+        raise _invalid(f"in the address's query: {error}") from None
     return _subscribe(message, default_depth)
+
+
+def _invalid(problem: str) -> RequestError:
+    """An error that says what would be right, where the problem names a field."""
+    field = _FIELD.search(problem)
+    expected = _EXPECTED.get(field[1]) if field else None
+    return RequestError("bad_request", f"{problem}; it takes {expected}" if expected else problem)
 
 
 def _checked(message: _Any, default_depth: int) -> Request:

@@ -90,26 +90,37 @@ class StreamServer:
         ConfigError
             the address can't be listened on
         """
-        server = await self._listen()
-        port: int = server.sockets[0].getsockname()[1]
-        pump = asyncio.create_task(self._pump.run(), name="rings")
-        stopped = asyncio.create_task(stop.wait(), name="stop")
+        tasks = [
+            asyncio.create_task(self._pump.run(), name="rings"),
+            asyncio.create_task(stop.wait(), name="stop"),
+        ]
         try:
-            log.info("stream listens", host=self._settings.host, port=port, path=PATH)
-            if ready is not None:
-                called = ready(port)
-                if inspect.isawaitable(called):
-                    await called
-            await asyncio.wait((pump, stopped), return_when=asyncio.FIRST_COMPLETED)
-            if pump.done():
-                pump.result()  # raises what has ended it
+            # The rings that are there are known before the first client asks for one.
+            await self._pump.looked.wait()
+            server = await self._listen()
+            try:
+                await self._announce(server, ready)
+                ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                for task in ended:
+                    task.result()  # raises what has ended the reading of rings
+            finally:
+                server.close()
+                await self._dismiss()
+                await server.wait_closed()
         finally:
-            server.close()
-            stopped.cancel()
-            pump.cancel()
-            await asyncio.gather(pump, stopped, return_exceptions=True)
-            await self._dismiss()
-            await server.wait_closed()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _announce(
+        self, server: asyncio.Server, ready: Callable[[int], Awaitable[None] | None] | None
+    ) -> None:
+        port: int = server.sockets[0].getsockname()[1]
+        log.info("stream listens", host=self._settings.host, port=port, path=PATH)
+        if ready is not None:
+            called = ready(port)
+            if inspect.isawaitable(called):
+                await called
 
     async def _listen(self) -> asyncio.Server:
         settings = self._settings

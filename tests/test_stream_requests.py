@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from alphapulse.errors import RequestError
+from alphapulse.stream.requests import (
+    FULL,
+    Ping,
+    Request,
+    Snapshot,
+    Subscribe,
+    Unsubscribe,
+    parse_query,
+    parse_request,
+)
+
+
+def parse(**fields: Any) -> Request:
+    return parse_request(json.dumps(fields).encode(), 100)
+
+
+def test_what_is_left_out_means_all() -> None:
+    assert parse(type="subscribe", channels=["state", "trades"]) == Subscribe(
+        ("trades", "state"), None, None, 100
+    )
+    assert parse(type="subscribe", channels="trades", exchanges="*", symbols=["*"]) == Subscribe(
+        ("trades",), None, None, 100
+    )
+    assert parse(type="unsubscribe") == Unsubscribe(("trades", "orderbook", "state"), None, None)
+    assert parse(type="snapshot", channels=["orderbook"]) == Snapshot(None, None)
+    assert parse(type="ping") == Ping()
+
+
+def test_names_are_unified() -> None:
+    assert parse(
+        type="subscribe",
+        channels=["orderbook"],
+        exchanges=["Kraken"],
+        symbols=["btc/usd", "BTC-USD", "xdg-eur"],
+        depth=10,
+    ) == Subscribe(("orderbook",), frozenset({"kraken"}), frozenset({"BTC-USD", "DOGE-EUR"}), 10)
+
+
+def test_depth() -> None:
+    subscribe = parse(type="subscribe", channels=["orderbook"], depth="full", format="json")
+    assert isinstance(subscribe, Subscribe)
+    assert subscribe.depth == FULL
+
+
+BAD = [
+    ({"type": "subscribe"}, "bad_request", "channels"),
+    ({"type": "subscribe", "channels": []}, "bad_request", "channels is empty"),
+    ({"type": "subscribe", "channels": ["bars"]}, "bad_request", "trades, orderbook, state"),
+    ({"type": "subscribe", "channels": 1}, "bad_request", "`$.channels`"),
+    ({"type": "subscribe", "channels": ["trades"], "symbols": []}, "bad_request", "symbols"),
+    ({"type": "subscribe", "channels": ["trades"], "symbols": [1]}, "bad_request", "symbols[0]"),
+    ({"type": "subscribe", "channels": ["trades"], "exchanges": {}}, "bad_request", "exchanges"),
+    ({"type": "subscribe", "channels": ["trades"], "depth": 0}, "bad_request", "depth"),
+    ({"type": "subscribe", "channels": ["trades"], "depth": 1.5}, "bad_request", "depth"),
+    ({"type": "subscribe", "channels": ["trades"], "depth": True}, "bad_request", "depth"),
+    ({"type": "subscribe", "channels": ["trades"], "depth": "all"}, "bad_request", '"full"'),
+    ({"type": "subscribe", "channels": ["trades"], "depth": 10**30}, "bad_request", "depth"),
+    ({"type": "subscribe", "channels": ["trades"], "format": "xml"}, "bad_request", "format"),
+    ({"type": "subscribe", "channels": ["trades"], "symbol": "A-B"}, "bad_request", "`symbol`"),
+    (
+        {"type": "subscribe", "channels": ["trades"], "symbols": "BTCUSD"},
+        "unknown_symbol",
+        "BTCUSD",
+    ),
+    ({"type": "subscribe", "channels": ["trades"], "format": "binary"}, "unsupported", "binary"),
+    ({"type": "subscribe", "channels": ["trades"], "conflate_ms": 5}, "unsupported", "conflate_ms"),
+    ({"type": "subscribe", "channels": ["trades"], "resume": {}}, "unsupported", "resume"),
+    ({"type": "snapshot", "channels": ["trades"]}, "bad_request", "only orderbook"),
+    ({"type": "hello"}, "bad_request", "subscribe, unsubscribe, snapshot or ping"),
+    ({"channels": ["trades"]}, "bad_request", "type"),
+    ({}, "bad_request", "type"),
+]
+
+
+@pytest.mark.parametrize(("fields", "code", "named"), BAD)
+def test_wrong_requests_are_refused_naming_the_field(
+    fields: dict[str, Any], code: str, named: str
+) -> None:
+    with pytest.raises(RequestError) as error:
+        parse(**fields)
+    assert error.value.code == code
+    assert named in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        (b"", "malformed"),
+        (b"{", "malformed"),
+        (b'{"type":"ping"} {}', "malformed"),
+        (b'{"type":NaN}', "malformed"),
+        (b"\xff\xfe", "malformed"),
+        (b'{"type":"subscribe","channels":["\xff"]}', "malformed"),
+        (b'{"type":"subscribe","channels":["trades"],"symbols":["\\ud800-A"]}', "malformed"),
+        (b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b',"type":"ping"}', "malformed"),
+        (b"[]", "bad_request"),
+        (b"null", "bad_request"),
+        (b"17", "bad_request"),
+    ],
+)
+def test_what_is_no_request(payload: bytes, code: str) -> None:
+    with pytest.raises(RequestError) as error:
+        parse_request(payload, 100)
+    assert error.value.code == code
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+fields = st.sampled_from(
+    ["type", "channels", "exchanges", "symbols", "depth", "format", "conflate_ms", "resume"]
+)
+types = st.sampled_from(["subscribe", "unsubscribe", "snapshot", "ping"])
+
+
+@given(
+    st.binary()
+    | st.builds(
+        lambda values, kind: json.dumps({**values, "type": kind}).encode(),
+        st.dictionaries(fields, json_values),
+        types,
+    )
+)
+@example(b'{"type":"subscribe","channels":["trades"],"symbols":["--"]}')
+def test_any_bytes_are_a_request_or_refused(payload: bytes) -> None:
+    with suppress(RequestError):
+        parse_request(payload, 100)
+
+
+def test_a_query_subscribes() -> None:
+    assert parse_query("", 100) is None
+    assert parse_query("channels=trades&symbols=BTC-USD", 100) == Subscribe(
+        ("trades",), None, frozenset({"BTC-USD"}), 100
+    )
+    assert parse_query(
+        "channels=trades,orderbook&channels=state&symbols=btc%2Fusd&exchanges=kraken&depth=5", 100
+    ) == Subscribe(
+        ("trades", "orderbook", "state"), frozenset({"kraken"}), frozenset({"BTC-USD"}), 5
+    )
+    full = parse_query("channels=orderbook&depth=full&symbols=*", 100)
+    assert full == Subscribe(("orderbook",), None, None, FULL)
+
+
+@pytest.mark.parametrize(
+    ("query", "code", "named"),
+    [
+        ("channels=bars", "bad_request", "trades, orderbook, state"),
+        ("symbols=BTC-USD", "bad_request", "channels"),
+        ("channels=trades&depth=0", "bad_request", "depth"),
+        ("channels=trades&depth=5&depth=6", "bad_request", "depth is given twice"),
+        ("channels=trades&token=secret", "bad_request", "`token`"),
+        ("channels=trades&symbols=%ff", "malformed", "UTF-8"),
+        ("channels=trades&symbols=BTCUSD", "unknown_symbol", "BTCUSD"),
+        ("channels=trades&conflate_ms=100", "unsupported", "conflate_ms"),
+        ("a=b&" * 2000, "malformed", "query"),
+    ],
+)
+def test_a_wrong_query_is_refused(query: str, code: str, named: str) -> None:
+    with pytest.raises(RequestError) as error:
+        parse_query(query, 100)
+    assert error.value.code == code
+    assert named in error.value.message
