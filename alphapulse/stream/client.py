@@ -190,6 +190,7 @@ class Client:
         if not self.closed:
             self.closed = True
             self._queue.clear()
+            self._bytes = self._deltas = 0
             self._owed.clear()
             self._held.clear()
             self._sink.close(code, reason)
