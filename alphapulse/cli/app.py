@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from alphapulse.cli import book, check, normalize, rings, simulate
+from alphapulse.cli import book, check, demo, normalize, programs, rings, simulate, up
 
 app = typer.Typer(
     name="alphapulse",
@@ -21,6 +21,8 @@ def _options() -> None:
     """Keep `alphapulse` a group of commands."""
 
 
+app.command("up")(up.command)
+app.command("demo")(demo.command)
 app.command("normalize")(normalize.command)
 app.command("simulate")(simulate.command)
 app.command("rings")(rings.command)
@@ -31,3 +33,18 @@ app.command("check-config")(check.command)
 def main() -> None:
     """Run `alphapulse`."""
     app()
+
+
+def collectors_main() -> None:
+    """Run `alphapulse-collectors`."""
+    typer.run(programs.collectors)
+
+
+def stream_main() -> None:
+    """Run `alphapulse-stream`."""
+    typer.run(programs.stream)
+
+
+def api_main() -> None:
+    """Run `alphapulse-api-server`."""
+    typer.run(programs.api)

@@ -16,11 +16,14 @@ from alphapulse.collectors.events import Instruments
 from alphapulse.collectors.feed import Feed
 from alphapulse.collectors.venue import Venue
 from alphapulse.model import Instrument
-from alphapulse.shm import RingReader, RingWriter
+from alphapulse.shm import RingReader, RingWriter, remove_dead_under
 from alphapulse.stream.messages import encode_event
 
 FRAMES_PER_READ = 64
 """Frames written between two looks at the ring: far less than the ring holds."""
+
+PREFIX = "alphapulse-normalize"
+"""Each run has a ring of its own under this beginning; killed ones' are removed by the next."""
 
 Print = Callable[[str], None]
 
@@ -86,7 +89,8 @@ class _Replay:
         self._emit = emit
         self._complain = complain
         self._now_ns = now_ns
-        prefix = f"alphapulse-normalize-{os.getpid()}-{secrets.token_hex(4)}"
+        remove_dead_under(PREFIX)
+        prefix = f"{PREFIX}-{os.getpid()}-{secrets.token_hex(4)}"
         self._writer = RingWriter(
             venue.name, prefix=prefix, size_bytes=ring_bytes, clock=lambda: self._now_ns
         )

@@ -4,7 +4,7 @@ from alphapulse._core.ring import RawRecord
 from alphapulse.shm.batch import TRADE_ROW, Batch
 from alphapulse.shm.names import DEFAULT_PREFIX, ring_id
 from alphapulse.shm.reader import Position, RingReader
-from alphapulse.shm.registry import RingInfo, list_rings, remove_dead
+from alphapulse.shm.registry import RingInfo, list_rings, remove_dead, remove_dead_under
 from alphapulse.shm.slots import ReaderInfo
 from alphapulse.shm.writer import Predecessor, RingWriter
 
@@ -21,5 +21,6 @@ __all__ = [
     "RingWriter",
     "list_rings",
     "remove_dead",
+    "remove_dead_under",
     "ring_id",
 ]

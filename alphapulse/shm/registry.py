@@ -132,6 +132,12 @@ def remove_dead(*, prefix: str = DEFAULT_PREFIX) -> list[str]:
     return removed
 
 
+def remove_dead_under(beginning: str) -> list[str]:
+    """`remove_dead` for every prefix that begins so: what programs of a run's own prefix left."""
+    prefixes = {path.name.partition(".")[0] for path in FOLDER.glob(f"{beginning}*")}
+    return [name for prefix in sorted(prefixes) for name in remove_dead(prefix=prefix)]
+
+
 def _remove_ring(name: str, removed: list[str]) -> bool:
     """Remove a dead ring with what belongs to it; whether it was dead, or wasn't there."""
     path = FOLDER / name
