@@ -214,6 +214,18 @@ def test_repeat_is_the_current_book_at_its_version() -> None:
     assert tracker.book.digest() == digest
 
 
+def test_reset_is_the_current_book_at_a_new_version() -> None:
+    tracker = loaded()
+    tracker.update([bids("10.0 0")], exchange_ns=7)
+    reset = read(tracker.reset(reason=Reason.RESYNCED, received_ns=99))
+    assert isinstance(reset, BookSnapshot)
+    assert not reset.repeat
+    assert (reset.version, reset.reason) == (3, Reason.RESYNCED)
+    assert (reset.exchange_ns, reset.received_ns) == (7, 99)
+    assert reset.bids == (Level(990, 2000),)
+    assert read(tracker.update([bids("10.0 1")])).version == 4
+
+
 def test_rescale_moves_the_book_to_another_instrument() -> None:
     tracker = BookTracker(COARSE)
     tracker.load([bids("10 1", "9 1"), asks("11 1")], reason=Reason.SUBSCRIBED, limit=2)
@@ -315,6 +327,7 @@ def refuses_all_but_load(tracker: BookTracker) -> None:
     refused: list[Callable[[], object]] = [
         lambda: tracker.update([bids("9.0 1")]),
         tracker.repeat,
+        lambda: tracker.reset(reason=Reason.RESYNCED),
         lambda: tracker.rescaled(FINE),
     ]
     for call in refused:

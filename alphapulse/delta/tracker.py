@@ -44,9 +44,9 @@ class ChecksumRule(msgspec.Struct, frozen=True):
 class BookTracker:
     """One instrument's book as its venue's frames make it, and the record for each frame.
 
-    A record is written by `load`, `update`, `repeat`, `reset` and `rescaled`; the encoder that they return
-    holds it until the next call of any tracker that shares the encoder. A tracker without a book,
-    or with one that was found wrong, refuses everything but `load`.
+    A record is written by `load`, `update`, `repeat`, `reset` and `rescaled`; the encoder that they
+    return holds it until the next call of any tracker that shares the encoder. A tracker without a
+    book, or with one that was found wrong, refuses everything but `load`.
 
     Parameters
     ----------
