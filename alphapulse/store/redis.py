@@ -8,7 +8,7 @@ nobody else has written, and a transaction built on anything older is refused.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar, cast
 
@@ -16,14 +16,14 @@ import redis.asyncio
 import redis.exceptions
 from redis.asyncio.client import Pipeline
 from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.backoff import ExponentialBackoff, NoBackoff
 
 from alphapulse import metrics
 from alphapulse.clock import NS_PER_SECOND, wall_ns
 from alphapulse.config import StoreSettings
 from alphapulse.config.values import RedisUrl, masked
 from alphapulse.errors import StoreError
-from alphapulse.history import BarRow, BookRow, GapRow, SeriesSummary, TradeRow, in_order
+from alphapulse.history import BarRow, BookRow, GapRow, SeriesSummary, TradeRow
 from alphapulse.shm import Position
 from alphapulse.store.bars import bars_of, parts_of, span_of_bars
 from alphapulse.store.books import dump_book, load_book
@@ -36,9 +36,9 @@ from alphapulse.store.entries import (
     gap_of,
     parse_entry_id,
     trade_fields,
-    trade_of,
 )
 from alphapulse.store.identity import Series, sift, text_ids
+from alphapulse.store.redis_reader import PAGE, StreamReader, done
 from alphapulse.store.repository import Repository, WriteBatch
 
 T = TypeVar("T")
@@ -47,8 +47,6 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 ANSWER_TIMEOUT_SECONDS = 10.0
 SECONDS_BETWEEN_SWEEPS = 3600.0
 """How often trades older than the retention are deleted."""
-PAGE = 5000
-"""Entries read at once."""
 ATTEMPTS = 5
 """Tries of a transaction in whose way others come."""
 
@@ -67,16 +65,22 @@ class RedisStore(Repository):
 
     Parameters
     ----------
-    client : connected on first use
+    writer, reader : clients, connected on first use; the first one tries everything only once
     prefix : first part of all keys' names
     retention_ns : age at which trades are deleted, 0 for never
     address : for messages, without password
     """
 
     def __init__(
-        self, client: redis.asyncio.Redis, prefix: str, retention_ns: int, address: str
+        self,
+        writer: redis.asyncio.Redis,
+        reader: redis.asyncio.Redis,
+        prefix: str,
+        retention_ns: int,
+        address: str,
     ) -> None:
-        self._client = client
+        self._writer = writer
+        self._reader = reader
         self._prefix = prefix
         self._retention_ns = retention_ns
         self._address = address
@@ -92,25 +96,21 @@ class RedisStore(Repository):
         settings : section ``store`` of the settings
         prefix : ``ring.prefix`` of the settings; installations with different ones don't meet
         """
-        client = redis.asyncio.Redis.from_url(
-            settings.redis_url,
-            socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-            socket_timeout=ANSWER_TIMEOUT_SECONDS,
-            # A transaction that may have been committed must not be sent again blindly.
-            retry=Retry(NoBackoff(), 0),
-        )
+        # A transaction that may have been committed must not be sent again blindly.
+        writer = _connect(settings.redis_url, Retry(NoBackoff(), 0))
+        reader = _connect(settings.redis_url, Retry(ExponentialBackoff(cap=0.1, base=0.01), 2))
         address = str(masked(settings.redis_url, RedisUrl))
         retention_ns = int(settings.retention_days * 86400) * NS_PER_SECOND
-        return cls(client, prefix, retention_ns, address)
+        return cls(writer, reader, prefix, retention_ns, address)
 
     async def append(self, batch: WriteBatch) -> int:
         """See `Store`."""
         async with self._operation("append"):
             if batch.exchange not in self._known:
-                await _done(self._client.sadd(self._exchanges, batch.exchange))
+                await done(self._reader.sadd(self._exchanges, batch.exchange))
             for _ in range(ATTEMPTS):
                 try:
-                    async with self._client.pipeline(transaction=True) as pipe:
+                    async with self._writer.pipeline(transaction=True) as pipe:
                         return await self._transact(pipe, batch)
                 except redis.exceptions.WatchError:
                     self._known.pop(batch.exchange, None)
@@ -126,7 +126,7 @@ class RedisStore(Repository):
         """See `Store`."""
         key = Keys(self._prefix, exchange).position
         async with self._operation("position"):
-            epoch, sequence = await _done(self._client.hmget(key, ["epoch", "sequence"]))
+            epoch, sequence = await done(self._reader.hmget(key, ["epoch", "sequence"]))
         return None if epoch is None else Position(int(epoch), int(sequence))
 
     async def read_trades(
@@ -140,7 +140,7 @@ class RedisStore(Repository):
         newest: bool = False,
     ) -> list[TradeRow]:
         """See `History`."""
-        reader = _StreamReader(self._client, Keys(self._prefix, exchange), exchange, symbol)
+        reader = StreamReader(self._reader, Keys(self._prefix, exchange), exchange, symbol)
         async with self._operation("read_trades"):
             return await reader.read(start_ns, end_ns, limit, newest)
 
@@ -182,8 +182,8 @@ class RedisStore(Repository):
     ) -> list[GapRow]:
         """See `History`."""
         async with self._operation("read_gaps"):
-            entries: list[Entry] = await _done(
-                self._client.xrange(Keys(self._prefix, exchange).gaps)
+            entries: list[Entry] = await done(
+                self._reader.xrange(Keys(self._prefix, exchange).gaps)
             )
         gaps = [gap_of(fields, exchange) for _, fields in entries]
         return sorted(
@@ -201,7 +201,7 @@ class RedisStore(Repository):
     ) -> BookRow | None:
         """See `History`; only the latest book is kept."""
         async with self._operation("read_book"):
-            text = await _done(self._client.get(Keys(self._prefix, exchange).book(symbol)))
+            text = await done(self._reader.get(Keys(self._prefix, exchange).book(symbol)))
         book = None if text is None else load_book(text)
         return book if book is None or at_ns is None or book.timestamp_ns <= at_ns else None
 
@@ -209,15 +209,15 @@ class RedisStore(Repository):
         """See `History`."""
         found = []
         async with self._operation("summarise"):
-            for name in sorted(await _done(self._client.smembers(self._exchanges))):
+            for name in sorted(await done(self._reader.smembers(self._exchanges))):
                 exchange = name.decode()
                 keys = Keys(self._prefix, exchange)
-                for text in sorted(await _done(self._client.hkeys(keys.series))):
+                for text in sorted(await done(self._reader.hkeys(keys.series))):
                     symbol = text.decode()
-                    reader = _StreamReader(self._client, keys, exchange, symbol)
+                    reader = StreamReader(self._reader, keys, exchange, symbol)
                     first = await reader.read(None, None, 1, False)
                     last = await reader.read(None, None, 1, True)
-                    count = await _done(self._client.xlen(keys.trades(symbol)))
+                    count = await done(self._reader.xlen(keys.trades(symbol)))
                     if first and last:
                         times = first[0].timestamp_ns, last[0].timestamp_ns
                         found.append(SeriesSummary(exchange, symbol, count, *times))
@@ -226,11 +226,12 @@ class RedisStore(Repository):
     async def ping(self) -> None:
         """See `History`."""
         async with self._operation("ping"):
-            await _done(self._client.ping())
+            await done(self._reader.ping())
 
     async def close(self) -> None:
         """Close the connections. May be called twice."""
-        await self._client.aclose()
+        await self._writer.aclose()
+        await self._reader.aclose()
 
     @property
     def _exchanges(self) -> str:
@@ -253,7 +254,7 @@ class RedisStore(Repository):
     async def _transact(self, pipe: Pipeline, batch: WriteBatch) -> int:
         keys = Keys(self._prefix, batch.exchange)
         await pipe.watch(keys.commits)
-        commits: bytes | None = await _done(pipe.get(keys.commits))
+        commits: bytes | None = await done(pipe.get(keys.commits))
         known = self._known.get(batch.exchange)
         if known is None or known.commits != int(commits or 0):
             known = await _load(pipe, keys, commits)
@@ -292,102 +293,13 @@ class RedisStore(Repository):
         pipe.zremrangebyscore(keys.texts(symbol), "-inf", oldest_ms)
 
 
-class _StreamReader:
-    """Reads one stream of trades in the order of their own times.
-
-    An entry's id tells the trade's time, save for late ones: their ids are later than they are,
-    and they are found by the sorted set of the late ones.
-    """
-
-    def __init__(self, client: redis.asyncio.Redis, keys: Keys, exchange: str, symbol: str) -> None:
-        self._client = client
-        self._keys = keys
-        self._exchange = exchange
-        self._symbol = symbol
-
-    async def read(
-        self, start_ns: int | None, end_ns: int | None, limit: int | None, newest: bool
-    ) -> list[TradeRow]:
-        """See `History.read_trades`."""
-        low = None if start_ns is None else max(start_ns // NS_PER_MS, 0)
-        high = None if end_ns is None else end_ns // NS_PER_MS
-        if high is not None and high < 0:
-            low, high = 0, 0
-
-        def wanted(row: TradeRow) -> bool:
-            after = start_ns is None or row.timestamp_ns >= start_ns
-            return after and (end_ns is None or row.timestamp_ns <= end_ns)
-
-        rows, edge = await self._in_time(low, high, limit, newest, wanted)
-        if edge is not None:
-            low, high = (edge, high) if newest else (low, edge)
-        rows += [row for row in await self._late(start_ns, low, high) if wanted(row)]
-        rows = in_order(rows)
-        if limit is None:
-            return rows
-        return rows[-limit:] if newest else rows[:limit]
-
-    async def _in_time(
-        self,
-        low: int | None,
-        high: int | None,
-        limit: int | None,
-        newest: bool,
-        wanted: Callable[[TradeRow], bool],
-    ) -> tuple[list[TradeRow], int | None]:
-        """Trades that came in time, and the millisecond at which reading stopped, if it did.
-
-        More than `limit` may be given: the last millisecond is read whole, since ids within one
-        are in the order of arrival.
-        """
-        first = "-" if low is None else str(low)
-        last = "+" if high is None else str(high)
-        key = self._keys.trades(self._symbol)
-        rows: list[TradeRow] = []
-        edge: int | None = None
-        count = PAGE if limit is None else min(limit + 1, PAGE)
-        while True:
-            if newest:
-                entries: list[Entry] = await _done(
-                    self._client.xrevrange(key, last, first, count=count)
-                )
-            else:
-                entries = await _done(self._client.xrange(key, first, last, count=count))
-            for text, fields in entries:
-                ms = parse_entry_id(text).ms
-                if edge is not None and ms != edge:
-                    return rows, edge
-                row = trade_of(fields, self._exchange, self._symbol)
-                if row.timestamp_ns // NS_PER_MS == ms and wanted(row):
-                    rows.append(row)
-                    if limit is not None and len(rows) >= limit:
-                        edge = ms
-            if len(entries) < count:
-                return rows, edge
-            after = f"({entries[-1][0].decode()}"
-            first, last = (first, after) if newest else (after, last)
-            count = PAGE
-
-    async def _late(
-        self, start_ns: int | None, low: int | None, high: int | None
-    ) -> list[TradeRow]:
-        lowest = "-inf" if low is None or (start_ns is not None and start_ns < 0) else low
-        highest = "+inf" if high is None else high
-        ids = await _done(
-            self._client.zrangebyscore(self._keys.late(self._symbol), lowest, highest)
-        )
-        if not ids:
-            return []
-        key = self._keys.trades(self._symbol)
-        async with self._client.pipeline(transaction=False) as pipe:
-            for entry_id in ids:
-                pipe.xrange(key, entry_id, entry_id)
-            answers: list[list[Entry]] = await pipe.execute()
-        return [
-            trade_of(fields, self._exchange, self._symbol)
-            for entries in answers
-            for _, fields in entries
-        ]
+def _connect(url: str, retry: Retry) -> redis.asyncio.Redis:
+    return redis.asyncio.Redis.from_url(
+        url,
+        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        socket_timeout=ANSWER_TIMEOUT_SECONDS,
+        retry=retry,
+    )
 
 
 def _add_trade(pipe: Pipeline, keys: Keys, known: _Known, row: TradeRow) -> None:
@@ -403,12 +315,12 @@ def _add_trade(pipe: Pipeline, keys: Keys, known: _Known, row: TradeRow) -> None
 
 async def _load(pipe: Pipeline, keys: Keys, commits: bytes | None) -> _Known:
     known = _Known(commits)
-    texts: dict[bytes, bytes] = await _done(pipe.hgetall(keys.series))
+    texts: dict[bytes, bytes] = await done(pipe.hgetall(keys.series))
     for name, text in texts.items():
         symbol = name.decode()
         known.series[symbol] = Series.load(text)
-        if await _done(pipe.exists(keys.trades(symbol))):
-            about = await _done(pipe.xinfo_stream(keys.trades(symbol)))
+        if await done(pipe.exists(keys.trades(symbol))):
+            about = await done(pipe.xinfo_stream(keys.trades(symbol)))
             known.last[symbol] = parse_entry_id(about["last-generated-id"])
     return known
 
@@ -416,11 +328,6 @@ async def _load(pipe: Pipeline, keys: Keys, commits: bytes | None) -> _Known:
 async def _known_texts(pipe: Pipeline, keys: Keys, batch: WriteBatch) -> set[tuple[str, str]]:
     known = set()
     for symbol, trade_id in text_ids(batch.trades):
-        if await _done(pipe.zscore(keys.texts(symbol), trade_id)) is not None:
+        if await done(pipe.zscore(keys.texts(symbol), trade_id)) is not None:
             known.add((symbol, trade_id))
     return known
-
-
-async def _done(answer: Awaitable[Any] | Any) -> Any:
-    """Redis's answer; the client's types leave open whether a call has to be awaited."""
-    return await answer

@@ -56,11 +56,15 @@ async def run_store_writer(settings: Settings, store: Store, stop: asyncio.Event
     followers: dict[str, asyncio.Task[None]] = {}
     stopped = asyncio.ensure_future(stop.wait())
     try:
-        while not stop.is_set():
+        while True:
+            # Asked before the look: what has a ring by the time of stopping is followed, too.
+            stopping = stop.is_set()
             for ring in list_rings(prefix=settings.ring.prefix):
                 if ring.venue not in followers and not ring.problem:
                     follower = _Follower(ring.venue, settings, store, stop)
                     followers[ring.venue] = asyncio.create_task(follower.run())
+            if stopping:
+                break
             done, _ = await asyncio.wait(
                 {stopped, *followers.values()},
                 timeout=SCAN_SECONDS,
@@ -113,15 +117,14 @@ class _Follower:
         self._stop = stop
         self._scratch = BookView()
         self._seen_ns = NO_TIME
+        self._wait = BACKOFF_FIRST_SECONDS
         self._rows = metrics.STORE_ROWS.bind(exchange=venue)
         self._lag = metrics.STORE_LAG.bind(exchange=venue)
         self._overruns = metrics.RING_OVERRUNS.bind(service="store", exchange=venue)
 
     async def run(self) -> None:
         """Follow the ring until it is gone and read, or the writer is stopped."""
-        wait = BACKOFF_FIRST_SECONDS
         while True:
-            began_ns = monotonic_ns()
             try:
                 await self._session()
             except RingNotFound:
@@ -134,10 +137,8 @@ class _Follower:
                 return
             if self._stop.is_set():
                 return
-            if monotonic_ns() - began_ns > 10 * NS_PER_SECOND:
-                wait = BACKOFF_FIRST_SECONDS
-            await self._pause(wait * random.uniform(0.5, 1.5))
-            wait = min(wait * 2, BACKOFF_MAX_SECONDS)
+            await self._pause(self._wait * random.uniform(0.5, 1.5))
+            self._wait = min(self._wait * 2, BACKOFF_MAX_SECONDS)
 
     async def _session(self) -> None:
         """From the position in the store to the first failure."""
@@ -279,6 +280,7 @@ class _Follower:
             position=position,
         )
         self._rows.inc(await self._store.append(batch))
+        self._wait = BACKOFF_FIRST_SECONDS
 
     async def _news(self, reader: RingReader) -> None:
         """Wait until the ring has something, it may be over, or the writer is stopped."""

@@ -1,0 +1,34 @@
+"""A store's writer in a process of its own, to be killed at will.
+
+``python -m tests.store_process PREFIX PATH REDIS_URL``, an empty URL for the embedded store. Prints
+a line per batch, when it is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from alphapulse.store import Store, WriteBatch, open_store
+from alphapulse.store.writer import run_store_writer
+from tests.trading import settings_for
+
+
+async def main(prefix: str, path: str, redis_url: str) -> None:
+    settings = settings_for(
+        prefix, path=path, redis_url=redis_url, buffer_size=20, retention_days=0
+    )
+    store: Store = await open_store(settings)
+    append = store.append
+
+    async def told(batch: WriteBatch) -> int:
+        new = await append(batch)
+        print(new, flush=True)
+        return new
+
+    store.append = told  # type: ignore[method-assign]
+    await run_store_writer(settings, store, asyncio.Event())
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,360 @@
+"""One contract for every store: exact, each trade once, transactions, and the protocol on top."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from random import Random
+from typing import Any, TypeAlias
+
+import pytest
+
+from alphapulse.clock import NO_TIME
+from alphapulse.errors import RequestError, StoreError
+from alphapulse.history import INTERVALS_NS, BookRow, GapRow, TradeRow, in_order
+from alphapulse.model import Channel, IdKind, Level, Reason, Side
+from alphapulse.repository import MarketDataRepository
+from alphapulse.shm import Position
+from alphapulse.store import Store, WriteBatch, open_store
+from tests.reference import bars as reference
+from tests.trading import NOW_NS, RedisServer, redis_server, row, settings_for, stored_ids
+
+INT64_MAX = 2**63 - 1
+
+Open: TypeAlias = Callable[[], Awaitable[Store]]
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["embedded", "redis"])
+async def reopen(
+    request: pytest.FixtureRequest, ring_prefix: str, tmp_path: Path
+) -> AsyncIterator[Open]:
+    """Opens the test's store; called again, closes it first."""
+    options: dict[str, Any] = {"path": str(tmp_path / "history.duckdb"), "retention_days": 0}
+    if request.param == "redis":
+        options["redis_url"] = request.getfixturevalue("redis").url
+    opened: list[Store] = []
+
+    async def again() -> Store:
+        for store in opened:
+            await store.close()
+        opened[:] = [await open_store(settings_for(ring_prefix, **options))]
+        return opened[0]
+
+    yield again
+    for store in opened:
+        await store.close()
+
+
+@pytest.fixture
+async def store(reopen: Open) -> Store:
+    return await reopen()
+
+
+async def append(store: Store, *rows: TradeRow, position: Position | None = None) -> int:
+    exchange = rows[0].exchange if rows else "kraken"
+    return await store.append(WriteBatch(exchange=exchange, trades=rows, position=position))
+
+
+def exact(row: TradeRow) -> tuple[Any, ...]:
+    """All that a trade says, without scales."""
+    price = reference.value(row.price, row.price_exponent)
+    size = reference.value(row.size, row.size_exponent)
+    names = row.exchange, row.symbol, row.trade_id, row.id_kind
+    return (*names, row.timestamp_ns, row.received_ns, price, size, row.side, row.matches)
+
+
+async def test_an_empty_store_answers(store: Store) -> None:
+    assert await store.read_trades("kraken", "BTC-USD") == []
+    assert await store.read_bars("kraken", "BTC-USD", 10**9) == []
+    assert await store.read_gaps("kraken") == []
+    assert await store.read_book("kraken", "BTC-USD") is None
+    assert await store.summarise() == []
+    assert await store.position("kraken") is None
+    assert await store.health_check() == {"status": "ok"}
+    assert await store.get_orderbook_snapshot("BTC-USD", "kraken") is None
+    summary = await store.get_data_summary()
+    assert (summary.total_records, summary.date_range) == (0, {"start": None, "end": None})
+
+
+async def test_every_field_comes_back_exactly(store: Store) -> None:
+    rows = [
+        row(1, price=1, price_exponent=18, size=INT64_MAX, size_exponent=18, received_ns=NOW_NS),
+        row(2, price=INT64_MAX, price_exponent=0, size=1, size_exponent=0, side=Side.SELL),
+        row(2**64 - 1, timestamp_ns=NOW_NS + 3 * 10**9 + 1, matches=2**32 - 1),
+        row("a-\u00e9 '\"", timestamp_ns=NOW_NS + 4 * 10**9, matches=0),
+        row(7, id_kind=IdKind.AGGREGATE),
+    ]
+    assert await append(store, *rows) == 5
+    found = await store.read_trades("kraken", "BTC-USD")
+    assert [exact(each) for each in found] == [exact(each) for each in in_order(rows)]
+
+
+async def test_a_trade_is_kept_once(reopen: Open) -> None:
+    store = await reopen()
+    assert await append(store, row(1), row(2), row(1), row("a"), row("a")) == 3
+    # The same identity counts, whatever else is told of it.
+    assert await append(store, row(1, timestamp_ns=NOW_NS + 77), row("a", price=3), row(3)) == 1
+    store = await reopen()
+    assert await append(store, row(2), row(3), row("a")) == 0
+    others = [
+        row(1, id_kind=IdKind.AGGREGATE),
+        row("1"),
+        row(1, symbol="ETH-USD"),
+    ]
+    assert await append(store, *others) == 3
+    assert await append(store, row(1, exchange="coinbase")) == 1
+    assert len(await store.read_trades("kraken", "BTC-USD")) == 6
+
+
+async def test_late_trades_take_their_place(store: Store) -> None:
+    await append(store, row(5), row(9))
+    await append(store, row(7), row(6), row(1))
+    await append(store, row(7), row(8))
+    assert await stored_ids(store) == ["1", "5", "6", "7", "8", "9"]
+    newest = await store.read_trades("kraken", "BTC-USD", limit=3, newest=True)
+    assert [each.trade_id for each in newest] == ["7", "8", "9"]
+    first = await store.read_trades("kraken", "BTC-USD", limit=3)
+    assert [each.trade_id for each in first] == ["1", "5", "6"]
+
+
+async def test_trades_of_one_time_are_in_the_order_of_their_numbers(store: Store) -> None:
+    ids = [10, 9, 100, 2]
+    await append(store, *(row(number, timestamp_ns=NOW_NS + number % 2) for number in ids))
+    assert await stored_ids(store) == ["2", "10", "100", "9"]
+    newest = await store.read_trades("kraken", "BTC-USD", limit=2, newest=True)
+    assert [each.trade_id for each in newest] == ["100", "9"]
+
+
+async def test_any_span_and_limit_gives_what_a_plain_list_gives(store: Store) -> None:
+    seed = 20261120
+    random = Random(seed)
+    rows = [
+        row(number, timestamp_ns=NOW_NS + random.randrange(200) * 250_000)
+        for number in random.sample(range(1000), 300)
+    ]
+    for begin in range(0, 300, 37):
+        await append(store, *rows[begin : begin + 37])
+    ordered = in_order(rows)
+    for _ in range(60):
+        bounds = [NOW_NS + random.randrange(-10, 210) * 250_000 for _ in range(2)]
+        start, end = (bound if random.random() < 0.8 else None for bound in bounds)
+        limit = random.choice([None, 1, 7, 50, 1000])
+        newest = random.random() < 0.5
+        plain = [
+            each
+            for each in ordered
+            if (start is None or each.timestamp_ns >= start)
+            and (end is None or each.timestamp_ns <= end)
+        ]
+        if limit is not None:
+            plain = plain[-limit:] if newest else plain[:limit]
+        found = await store.read_trades("kraken", "BTC-USD", start, end, limit, newest=newest)
+        question = f"seed {seed}: {start} {end} {limit} {newest}"
+        assert [each.trade_id for each in found] == [each.trade_id for each in plain], question
+
+
+@pytest.mark.parametrize("interval", sorted(INTERVALS_NS))
+async def test_bars_equal_a_plain_group_by(store: Store, interval: str) -> None:
+    interval_ns = INTERVALS_NS[interval]
+    seed = 20261121
+    random = Random(seed)
+    rows = [
+        row(
+            number,
+            timestamp_ns=NOW_NS + random.randrange(20 * interval_ns // 10**6) * 10**6,
+            price=random.randrange(1, 10**6) if number % 9 else INT64_MAX,
+            price_exponent=random.choice([2, 2, 8, 18]),
+            size=random.randrange(1, 10**9) if number % 7 else INT64_MAX,
+            size_exponent=random.choice([8, 8, 0, 18]),
+        )
+        for number in random.sample(range(1, 10**6), 120)
+    ]
+    await append(store, *rows[:100])
+    await append(store, *rows[100:])
+    expected = reference.bars(rows, interval_ns)
+
+    async def ask(*bounds: int | None, **options: Any) -> list[reference.Bar]:
+        found = await store.read_bars("kraken", "BTC-USD", interval_ns, *bounds, **options)
+        return [reference.plain(bar) for bar in found]
+
+    assert await ask() == expected, f"seed {seed}"
+    assert await ask(limit=3) == expected[:3]
+    assert await ask(limit=3, newest=True) == expected[-3:]
+    # A bar belongs to a span if it begins in it, and is whole then.
+    second, fifth = expected[1].timestamp_ns, expected[4].timestamp_ns
+    assert await ask(second, fifth) == expected[1:5]
+    assert await ask(second + 1, fifth - 1) == expected[2:4]
+    assert await ask(second, fifth, limit=2, newest=True) == expected[3:5]
+
+
+async def test_the_position_is_written_with_the_data(reopen: Open) -> None:
+    store = await reopen()
+    place = Position(1_700_000_000_000, 2**48 - 1)
+    await append(store, row(1), position=place)
+    await append(store, row(2))
+    store = await reopen()
+    assert await store.position("kraken") == place
+    assert await store.position("coinbase") is None
+    await append(store, position=Position(0, 0))
+    assert await store.position("kraken") == Position(0, 0)
+
+
+async def test_a_batch_that_fails_leaves_nothing(store: Store) -> None:
+    await append(store, row(1), position=Position(1, 1))
+    bad = row(3, price="no number")
+    with pytest.raises((StoreError, TypeError, ValueError)):
+        await append(store, row(2), bad, position=Position(1, 2))
+    assert await stored_ids(store) == ["1"]
+    assert await store.position("kraken") == Position(1, 1)
+    assert await append(store, row(2), position=Position(1, 2)) == 1
+
+
+async def test_gaps_are_kept(store: Store) -> None:
+    whole = GapRow(
+        exchange="kraken",
+        symbol="BTC-USD",
+        channel=Channel.TRADES,
+        reason=Reason.RECONNECTED,
+        first=5,
+        last=9,
+        count=5,
+        since_ns=NOW_NS - 5,
+        received_ns=NOW_NS,
+    )
+    vague = GapRow(
+        exchange="kraken",
+        symbol=None,
+        channel=Channel.RING,
+        reason=Reason.RESTARTED,
+        first=None,
+        last=None,
+        count=None,
+        since_ns=NO_TIME,
+        received_ns=NOW_NS + 1,
+    )
+    await store.append(WriteBatch(exchange="kraken", gaps=[vague, whole]))
+    assert await store.read_gaps("kraken") == [whole, vague]
+    assert await store.read_gaps("kraken", NOW_NS + 1) == [vague]
+    assert await store.read_gaps("kraken", None, NOW_NS) == [whole]
+    assert await store.read_gaps("coinbase") == []
+
+
+async def test_the_latest_book_is_kept(store: Store) -> None:
+    def book(version: int) -> BookRow:
+        return BookRow(
+            exchange="kraken",
+            symbol="BTC-USD",
+            version=version,
+            timestamp_ns=NOW_NS + version,
+            price_exponent=2,
+            size_exponent=18,
+            bids=(Level(10001, 1), Level(10000, INT64_MAX)),
+            asks=(Level(10002, 500),),
+        )
+
+    for version in (1, 2):
+        await store.append(WriteBatch(exchange="kraken", books=[book(version)]))
+    assert await store.read_book("kraken", "BTC-USD") == book(2)
+    assert await store.read_book("kraken", "BTC-USD", NOW_NS + 1) is None
+    snapshot = await store.get_orderbook_snapshot("BTC/USD", "kraken", exact=True)
+    assert snapshot is not None
+    best = snapshot.bids[0]
+    assert (best.price, best["size"]) == (Decimal("100.01"), Decimal("1e-18"))
+
+
+async def test_the_summary_counts(store: Store) -> None:
+    await append(store, row(1), row(2), row(3, symbol="ETH-USD"))
+    await append(store, row(0, exchange="coinbase"))
+    assert [tuple(each) for each in await store.summarise()] == [
+        ("coinbase", "BTC-USD", 1, NOW_NS, NOW_NS),
+        ("kraken", "BTC-USD", 2, NOW_NS + 10**9, NOW_NS + 2 * 10**9),
+        ("kraken", "ETH-USD", 1, NOW_NS + 3 * 10**9, NOW_NS + 3 * 10**9),
+    ]
+    summary = await store.get_data_summary()
+    assert summary.total_symbols == 2
+    assert summary.total_exchanges == 2
+    assert summary.total_records == 4
+    assert summary.symbols_by_exchange == {
+        "coinbase": ["BTC-USD"],
+        "kraken": ["BTC-USD", "ETH-USD"],
+    }
+    assert summary.record_count_by_symbol == {"BTC-USD": 3, "ETH-USD": 1}
+    assert summary.date_range == {"start": NOW_NS / 10**9, "end": NOW_NS / 10**9 + 3}
+    assert await store.get_symbols("kraken") == ["BTC-USD", "ETH-USD"]
+
+
+async def test_programs_written_for_the_protocol_work(store: Store) -> None:
+    assert isinstance(store, MarketDataRepository)
+    moment = datetime(2026, 11, 20, 12, 0, 0, 250_000, tzinfo=UTC)
+    trades = [
+        {"timestamp": moment, "price": 0.1, "volume": "1e-8", "side": "sell", "trade_id": 7},
+        {"timestamp": 1763640001.5, "price": Decimal("29430.20"), "volume": 2, "side": "buy",
+         "trade_id": "x-1"},
+    ]  # fmt: skip
+    answer = await store.save_trades(trades, "btc/usd", "coinbase")
+    assert answer == {"success": True, "saved": 2, "duplicates": 0}
+    again = await store.save_trades(trades[:1], "BTC-USD", "coinbase")
+    assert again == {"success": True, "saved": 0, "duplicates": 1}
+    found = await store.get_trades("BTC/USD", "coinbase")
+    assert [(each.price, each.volume, each.side, each.trade_id) for each in found] == [
+        (29430.2, 2.0, "buy", "x-1"),
+        (0.1, 1e-8, "sell", "7"),
+    ]
+    assert found[0]["timestamp"] == 1763640001.5
+    assert dict(found[1])["price"] == 0.1
+    (sold,) = await store.get_trades(
+        "BTC-USD", "coinbase", start_time=moment, end_time=moment, exact=True
+    )
+    assert sold.timestamp == Decimal(int(moment.timestamp() * 1000)) / 1000
+    assert (sold.price, sold.volume) == (Decimal("0.1"), Decimal("1e-8"))
+    naive = moment.replace(tzinfo=None)
+    bars = await store.get_ohlcv("BTC-USD", "coinbase", "1h", start_time=naive - timedelta(hours=1))
+    assert [(bar.open, bar.volume, bar.trades) for bar in bars] == [(0.1, 1e-8, 1)]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"price": "NaN"},
+        {"price": None},
+        {"volume": "1e-19"},
+        {"side": "up"},
+        {"trade_id": "x", "id_kind": "trade"},
+        {"timestamp": "yesterday"},
+    ],
+)
+async def test_a_trade_that_can_not_be_stored_is_refused(
+    store: Store, change: dict[str, Any]
+) -> None:
+    trade = {"timestamp": 1, "price": 1, "volume": 1, "side": "buy", "trade_id": "1", **change}
+    with pytest.raises(RequestError):
+        await store.save_trades([trade], "BTC-USD", "coinbase")
+    assert await store.summarise() == []
+
+
+async def test_unusable_questions_are_refused(store: Store) -> None:
+    with pytest.raises(RequestError, match="BTCUSD"):
+        await store.get_trades("BTCUSD", "coinbase")
+    with pytest.raises(RequestError, match="1s, 1m, 5m"):
+        await store.get_ohlcv("BTC-USD", "coinbase", "2m")
+
+
+async def test_a_closed_store_may_be_closed_again(store: Store) -> None:
+    await append(store, row(1))
+    await store.close()
+    await store.close()
+
+
+def test_the_protocol_is_asynchronous() -> None:
+    for name in ("save_trades", "get_trades", "get_ohlcv", "get_orderbook_snapshot", "get_symbols",
+                 "get_data_summary", "health_check", "close"):  # fmt: skip
+        assert inspect.iscoroutinefunction(getattr(MarketDataRepository, name)), name

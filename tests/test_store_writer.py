@@ -1,0 +1,334 @@
+"""From real rings into both stores: exactly once, through kills, outages and new rings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from decimal import Decimal
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from alphapulse import metrics
+from alphapulse.config import Settings
+from alphapulse.errors import StoreError
+from alphapulse.model import Channel, IdKind, Reason, Side
+from alphapulse.shm import Position, RingWriter
+from alphapulse.store import Store, WriteBatch, open_store
+from alphapulse.store.writer import BEGINNING
+from tests.support import ROOT
+from tests.trading import (
+    NOW_NS,
+    RedisServer,
+    Venue,
+    eventually,
+    redis_server,
+    settings_for,
+    store_writer,
+    stored_ids,
+)
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    with redis_server() as server:
+        yield server
+
+
+@pytest.fixture(params=["embedded", "redis"])
+def settings(request: pytest.FixtureRequest, ring_prefix: str, tmp_path: Path) -> Settings:
+    options: dict[str, Any] = {"path": str(tmp_path / "history.duckdb"), "retention_days": 0}
+    if request.param == "redis":
+        options["redis_url"] = request.getfixturevalue("redis").url
+    return settings_for(ring_prefix, **options)
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[Store]:
+    store = await open_store(settings)
+    yield store
+    await store.close()
+
+
+def ids(*numbers: int) -> list[str]:
+    return [str(number) for number in numbers]
+
+
+def start_writer(settings: Settings) -> subprocess.Popen[str]:
+    arguments = [settings.ring.prefix, settings.store.path, settings.store.redis_url]
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.store_process", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+async def wait_for_ids(store: Store, expected: list[str], **which: str) -> None:
+    async def there() -> bool:
+        return await stored_ids(store, **which) == expected
+
+    await eventually(there)
+
+
+async def test_what_rings_hold_and_get_is_written(settings: Settings, store: Store) -> None:
+    with Venue(settings.ring.prefix, "kraken", "BTC-USD", "ETH-USD") as kraken:
+        kraken.trade("BTC-USD", 1)
+        async with store_writer(settings, store):
+            await wait_for_ids(store, ids(1))
+            with Venue(settings.ring.prefix, "coinbase") as coinbase:
+                coinbase.trade("BTC-USD", 77)
+                await wait_for_ids(store, ids(77), exchange="coinbase")
+                kraken.trade("ETH-USD", "a-1", side=Side.SELL, size=1, exchange_ns=NOW_NS + 7)
+                await wait_for_ids(store, ["a-1"], symbol="ETH-USD")
+        (trade,) = await store.read_trades("kraken", "ETH-USD")
+        assert trade.id_kind is IdKind.TEXT
+        assert trade.side is Side.SELL
+        assert (trade.exact_price, trade.exact_size) == (Decimal(100), Decimal("0.0001"))
+        assert trade.timestamp_ns == NOW_NS + 7
+
+
+async def test_a_repeated_trade_is_written_once_and_a_gap_is_kept(
+    settings: Settings, store: Store
+) -> None:
+    with Venue(settings.ring.prefix) as venue:
+        for number in (1, 2, 2, 1, 5, 4):
+            venue.trade("BTC-USD", number, exchange_ns=NOW_NS + number)
+        venue.gap("BTC-USD", 3, 3)
+        async with store_writer(settings, store):
+            await wait_for_ids(store, ids(1, 2, 4, 5))
+        (gap,) = await store.read_gaps("kraken")
+        assert (gap.symbol, gap.channel, gap.first, gap.last) == ("BTC-USD", Channel.TRADES, 3, 3)
+
+
+async def test_the_latest_book_is_written(settings: Settings, store: Store) -> None:
+    with Venue(settings.ring.prefix) as venue:
+        venue.book("BTC-USD", {"100.01": "2.5"}, {"100.02": "1"})
+        async with store_writer(settings, store):
+
+            async def book() -> Any:
+                return await store.get_orderbook_snapshot("BTC-USD", "kraken")
+
+            found = await eventually(book)
+            assert [(level.price, level.size) for level in found.bids] == [(100.01, 2.5)]
+
+
+async def test_the_place_in_the_ring_is_kept_and_used(settings: Settings, store: Store) -> None:
+    with Venue(settings.ring.prefix) as venue:
+        for number in range(1, 6):
+            venue.trade("BTC-USD", number, exchange_ns=NOW_NS + number)
+        async with store_writer(settings, store):
+            pass
+        assert await stored_ids(store) == ids(1, 2, 3, 4, 5)
+        place = Position(venue.writer.epoch, venue.writer.sequence + 1)
+        assert await store.position("kraken") == place
+        venue.trade("BTC-USD", 6, exchange_ns=NOW_NS + 6)
+        # Not what was written, but the place in the ring says what comes next.
+        await store.append(WriteBatch(exchange="kraken", position=Position(*place)))
+        async with store_writer(settings, store):
+            await wait_for_ids(store, ids(1, 2, 3, 4, 5, 6))
+        assert await store.read_gaps("kraken") == []
+
+
+async def test_a_closed_ring_leaves_nothing_outstanding(settings: Settings, store: Store) -> None:
+    async def over() -> bool:
+        return await store.position("kraken") == BEGINNING
+
+    async with store_writer(settings, store):
+        for number in (1, 2):
+            with Venue(settings.ring.prefix) as venue:
+                venue.trade("BTC-USD", number, exchange_ns=NOW_NS + number)
+                await wait_for_ids(store, ids(*range(1, number + 1)))
+            await eventually(over)
+    assert await store.read_gaps("kraken") == []
+
+
+async def test_a_ring_replaced_by_a_successor_is_read_to_its_end(
+    settings: Settings, store: Store
+) -> None:
+    with Venue(settings.ring.prefix) as venue:
+        venue.trade("BTC-USD", 1)
+        async with store_writer(settings, store):
+            await wait_for_ids(store, ids(1))
+            first = venue.writer.epoch
+            venue.trade("BTC-USD", 2, exchange_ns=NOW_NS + 2)
+            venue.writer.enlarge(2 << 20)
+            venue.define("BTC-USD")
+            venue.trade("BTC-USD", 3, exchange_ns=NOW_NS + 3)
+            await wait_for_ids(store, ids(1, 2, 3))
+        place = await store.position("kraken")
+        assert place is not None
+        assert place.epoch == venue.writer.epoch > first
+    assert await store.read_gaps("kraken") == []
+
+
+async def test_what_the_ring_no_longer_holds_is_a_gap(settings: Settings, store: Store) -> None:
+    with Venue(settings.ring.prefix, size_bytes=1 << 14) as venue:
+        venue.trade("BTC-USD", 1)
+        async with store_writer(settings, store):
+            await wait_for_ids(store, ids(1))
+        place = await store.position("kraken")
+        assert place is not None
+        for number in range(2, 1000):
+            venue.trade("BTC-USD", number, exchange_ns=NOW_NS + number)
+        async with store_writer(settings, store):
+
+            async def caught_up() -> bool:
+                return (await stored_ids(store))[-1] == "999"
+
+            await eventually(caught_up)
+        (gap,) = await store.read_gaps("kraken")
+        assert (gap.channel, gap.reason) == (Channel.RING, Reason.LAPPED)
+        assert gap.first == place.sequence
+        assert gap.last is not None
+        found = {int(trade_id) for trade_id in await stored_ids(store)}
+        # One record per trade: what isn't in the store is in the gap, and nothing else.
+        missing = set(range(1, 1000)) - found
+        assert gap.count == len(missing) == gap.last - gap.first + 1
+        assert missing == set(range(2, 2 + len(missing)))
+
+
+async def test_a_position_of_a_ring_that_is_gone_is_a_gap(settings: Settings, store: Store) -> None:
+    await store.append(WriteBatch(exchange="kraken", position=Position(5, 10)))
+    with Venue(settings.ring.prefix) as venue:
+        venue.trade("BTC-USD", 1)
+        async with store_writer(settings, store):
+            await wait_for_ids(store, ids(1))
+    (gap,) = await store.read_gaps("kraken")
+    assert (gap.channel, gap.reason, gap.first) == (Channel.RING, Reason.RESTARTED, 10)
+    assert (gap.last, gap.count) == (None, None)
+
+
+async def test_a_position_beyond_the_ring_is_void(settings: Settings, store: Store) -> None:
+    with Venue(settings.ring.prefix) as venue:
+        venue.trade("BTC-USD", 1)
+        place = Position(venue.writer.epoch, 10**6)
+        await store.append(WriteBatch(exchange="kraken", position=place))
+        async with store_writer(settings, store):
+            await wait_for_ids(store, ids(1))
+
+
+async def test_a_ring_lapped_before_it_was_ever_read_is_a_gap(
+    settings: Settings, store: Store
+) -> None:
+    with Venue(settings.ring.prefix, size_bytes=1 << 14) as venue:
+        for number in range(1, 1000):
+            venue.trade("BTC-USD", number, exchange_ns=NOW_NS + number)
+        async with store_writer(settings, store):
+
+            async def caught_up() -> bool:
+                return (await stored_ids(store))[-1:] == ["999"]
+
+            await eventually(caught_up)
+    (gap,) = await store.read_gaps("kraken")
+    assert (gap.channel, gap.reason, gap.first) == (Channel.RING, Reason.STARTED, 1)
+
+
+async def test_an_outage_of_the_store_loses_nothing(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed = 20261122
+    random = Random(seed)
+    append = store.append
+    failures = 0
+
+    async def unreliable(batch: WriteBatch) -> int:
+        nonlocal failures
+        fate = random.random()
+        if failures >= 6 or fate < 0.5:
+            return await append(batch)
+        failures += 1
+        if fate < 0.75:
+            await append(batch)  # written, but nobody hears of it
+        raise StoreError("away")
+
+    monkeypatch.setattr(store, "append", unreliable)
+    expected = []
+    with Venue(settings.ring.prefix) as venue:
+        async with store_writer(settings, store):
+            number = 0
+            while failures < 6:
+                number += 1
+                venue.trade("BTC-USD", number, exchange_ns=NOW_NS + number)
+                expected.append(str(number))
+                seen = failures
+
+                async def handled(seen: int = seen) -> bool:
+                    return failures > seen or await stored_ids(store) == expected
+
+                await eventually(handled)
+            await wait_for_ids(store, expected)
+    assert await store.read_gaps("kraken") == [], f"seed {seed}"
+
+
+async def test_redis_restarting_loses_nothing(ring_prefix: str) -> None:
+    with redis_server("--appendonly", "yes", "--appendfsync", "always") as server:
+        settings = settings_for(ring_prefix, redis_url=server.url, buffer_size=10)
+        store = await open_store(settings)
+        with Venue(ring_prefix) as venue:
+            async with store_writer(settings, store):
+                for begin in range(1, 4):
+                    for number in range(begin * 100, begin * 100 + 100):
+                        venue.trade("BTC-USD", number, exchange_ns=NOW_NS + number)
+                    await wait_for_ids(store, ids(*range(100, begin * 100 + 100)))
+                    server.stop()
+                    venue.trade(
+                        "BTC-USD", begin * 100 + 100, exchange_ns=NOW_NS + begin * 100 + 100
+                    )
+                    server.start()
+                await wait_for_ids(store, ids(*range(100, 401)))
+        assert await store.read_gaps("kraken") == []
+        await store.close()
+
+
+async def test_a_writer_killed_at_any_moment_continues(settings: Settings) -> None:
+    seed = 20261123
+    random = Random(seed)
+    total = 3000
+    with Venue(settings.ring.prefix) as venue:
+        for number in range(1, total + 1):
+            venue.trade("BTC-USD", number, exchange_ns=NOW_NS + number)
+            if random.random() < 0.1:
+                venue.trade("BTC-USD", max(number - random.randrange(50), 1))
+        written = 0
+        for _ in range(6):
+            process = start_writer(settings)
+            with process:
+                assert process.stdout is not None
+                for _ in range(random.randrange(1, 20)):
+                    written += int(process.stdout.readline())
+                process.kill()
+        assert 0 < written < total
+        store = await open_store(settings)
+        before = len(await stored_ids(store))
+        assert before >= written, "what was said to be written is there"
+        async with store_writer(settings, store):
+            await wait_for_ids(store, ids(*range(1, total + 1)))
+        assert await store.read_gaps("kraken") == [], f"seed {seed}"
+        await store.close()
+
+
+async def test_rows_are_counted(settings: Settings, store: Store) -> None:
+    before = metrics.sample("store_rows_total", exchange="binance_us") or 0
+    with Venue(settings.ring.prefix, "binance_us") as venue:
+        for number in (1, 1, 2):
+            venue.trade("BTC-USD", number)
+        async with store_writer(settings, store):
+            await wait_for_ids(store, ids(1, 2), exchange="binance_us")
+    assert metrics.sample("store_rows_total", exchange="binance_us") == before + 2
+    assert metrics.sample("store_lag_records", exchange="binance_us") == 0
+
+
+async def test_a_damaged_ring_stops_nothing_else(settings: Settings, store: Store) -> None:
+    broken = RingWriter("coinbase", prefix=settings.ring.prefix, size_bytes=1 << 14)
+    path = Path("/dev/shm") / f"{settings.ring.prefix}.coinbase"
+    with path.open("r+b") as file:
+        file.write(b"\xff" * 64)
+    with Venue(settings.ring.prefix) as venue:
+        venue.trade("BTC-USD", 1)
+        async with store_writer(settings, store):
+            await wait_for_ids(store, ids(1))
+    broken.close()
