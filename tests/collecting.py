@@ -33,7 +33,7 @@ TIMEOUT_SECONDS = 30.0
 
 SMALL_TIMERS: dict[str, Any] = {
     "silence_seconds": 3.0,
-    "pong_timeout_seconds": 3.0,
+    "pong_timeout_seconds": 2.0,
     "acknowledge_timeout_seconds": 3.0,
     "backoff_first_seconds": 0.05,
     "backoff_max_seconds": 0.5,
@@ -230,6 +230,11 @@ class Collecting:
             raise AssertionError("the collector has ended")
         await waiting
 
+    async def venue_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until it holds at the venue; asked whenever the collector did something."""
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await self.simulator.wait_until(condition)
+
     async def until_live(self, *symbols: str) -> None:
         """Wait until these books are live."""
         await self.until(lambda: self.follower.is_live(*symbols))
@@ -254,16 +259,17 @@ class Collecting:
 async def collecting(
     simulator: VenueSimulator, prefix: str, **venue: Any
 ) -> AsyncIterator[Collecting]:
-    """Run a collector on a simulator; in the end it must stop cleanly, and is read to its end."""
-    at_work = Collecting(simulator, settings_for(simulator, prefix, **venue))
-    try:
-        await at_work.attach()
-        yield at_work
-        at_work.stop.set()
-        async with asyncio.timeout(5):
-            await at_work.task
-        at_work.follower.read()
-    finally:
-        at_work.task.cancel()
-        await asyncio.gather(at_work.task, return_exceptions=True)
-        at_work.detach()
+    """Run a simulator and a collector on it, which must stop cleanly, and is read to its end."""
+    async with simulator:
+        at_work = Collecting(simulator, settings_for(simulator, prefix, **venue))
+        try:
+            await at_work.attach()
+            yield at_work
+            at_work.stop.set()
+            async with asyncio.timeout(5):
+                await at_work.task
+            at_work.follower.read()
+        finally:
+            at_work.task.cancel()
+            await asyncio.gather(at_work.task, return_exceptions=True)
+            at_work.detach()

@@ -37,15 +37,15 @@ async def test_books_and_trades_are_the_venues(
     depth: int | None,
     ring_prefix: str,
 ) -> None:
-    async with kind(market()) as simulator:
-        async with collecting(simulator, ring_prefix, **settings) as collector:
-            follower = collector.follower
-            await collector.until_live(*SYMBOLS)
-            await collector.until(lambda: sum(map(len, follower.trades.values())) >= 20)
-            await collector.until_equal(*SYMBOLS, depth=depth)
-            for symbol in SYMBOLS:
-                ids = [int(trade.trade_id) for trade in follower.trades.get(symbol, ())]
-                assert ids == sorted(set(ids))
-                assert not follower.gaps(symbol)
+    simulator = kind(market())
+    async with collecting(simulator, ring_prefix, **settings) as collector:
+        follower = collector.follower
+        await collector.until_live(*SYMBOLS)
+        await collector.until(lambda: sum(map(len, follower.trades.values())) >= 20)
+        await collector.until_equal(*SYMBOLS, depth=depth)
         for symbol in SYMBOLS:
-            assert follower.states[symbol] == (BookState.STALE, Reason.STOPPED)
+            ids = [int(trade.trade_id) for trade in follower.trades.get(symbol, ())]
+            assert ids == sorted(set(ids))
+            assert not follower.gaps(symbol)
+    for symbol in SYMBOLS:
+        assert follower.states[symbol] == (BookState.STALE, Reason.STOPPED)

@@ -1,0 +1,290 @@
+"""Connections: lost, silent, frozen, flooded, replaced; and never more of them than allowed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+from picows import WSMsgType
+from structlog.testing import capture_logs
+
+from alphapulse.model import BookState, Heartbeat, Reason
+from alphapulse.simulators import (
+    BinanceUsSimulator,
+    CoinbaseAdvancedSimulator,
+    CoinbaseSimulator,
+    KrakenSimulator,
+    Market,
+    VenueSimulator,
+)
+from tests.collecting import Collecting, collecting
+
+SYMBOLS = ("BTC-USD", "ETH-USD", "SOL-USD")
+DIALECTS: list[tuple[type[VenueSimulator], dict[str, Any]]] = [
+    (KrakenSimulator, {"depth": 25}),
+    (CoinbaseSimulator, {}),
+    (CoinbaseAdvancedSimulator, {"feed": "advanced"}),
+    (BinanceUsSimulator, {}),
+]
+
+
+def market(rate: float = 200.0) -> Market:
+    return Market(SYMBOLS, seed=13, book_rate=rate, trade_rate=20.0, levels=40)
+
+
+async def seconds_pass(collector: Collecting, count: int) -> None:
+    """Wait for so many of the ring's heartbeats, one a second."""
+    seen = Counter[str]()
+    take = collector.follower._take
+
+    def counting(event: Any) -> None:
+        seen["heartbeats"] += isinstance(event, Heartbeat)
+        take(event)
+
+    collector.follower._take = counting  # type: ignore[method-assign]
+    try:
+        await collector.until(lambda: seen["heartbeats"] >= count)
+    finally:
+        collector.follower._take = take  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(("kind", "settings"), DIALECTS)
+@pytest.mark.parametrize("fault", ["abort", "close"])
+async def test_a_lost_connection_is_told_and_mended(
+    kind: type[VenueSimulator], settings: dict[str, Any], fault: str, ring_prefix: str
+) -> None:
+    simulator = kind(market())
+    async with collecting(simulator, ring_prefix, **settings) as collector:
+        await collector.until_live(*SYMBOLS)
+        getattr(simulator.faults, fault)()
+        lost = (BookState.STALE, Reason.DISCONNECTED)
+        history = collector.follower.history
+        await collector.until(lambda: all(lost in history(symbol) for symbol in SYMBOLS))
+        await collector.until_equal(*SYMBOLS, depth=settings.get("depth"))
+        for symbol in SYMBOLS:
+            assert (BookState.SYNCING, Reason.RECONNECTED) in history(symbol)
+            ids = [int(trade.trade_id) for trade in collector.follower.trades.get(symbol, ())]
+            assert ids == sorted(set(ids))
+
+
+@pytest.mark.parametrize(("kind", "settings"), DIALECTS[:3])
+async def test_a_connection_that_goes_silent_is_replaced(
+    kind: type[VenueSimulator], settings: dict[str, Any], ring_prefix: str
+) -> None:
+    simulator = kind(market())
+    async with collecting(simulator, ring_prefix, silence_seconds=1.5, **settings) as collector:
+        await collector.until_live(*SYMBOLS)
+        simulator.faults.silence()
+        silent = (BookState.STALE, Reason.SILENT)
+        history = collector.follower.history
+        await collector.until(lambda: all(silent in history(symbol) for symbol in SYMBOLS))
+        await collector.until_equal(*SYMBOLS, depth=settings.get("depth"))
+
+
+async def test_a_quiet_market_is_left_alone(ring_prefix: str) -> None:
+    simulator = KrakenSimulator(market())
+    async with collecting(simulator, ring_prefix, silence_seconds=1.5) as collector:
+        await collector.until_live(*SYMBOLS)
+        simulator.pause()
+        await seconds_pass(collector, 4)
+        # Heartbeats show life: no book is touched and nothing is connected anew.
+        for symbol in SYMBOLS:
+            assert collector.follower.history(symbol)[-1][0] is BookState.LIVE
+        assert simulator.counts["connections"] == 2
+
+
+async def test_silence_in_maintenance_is_no_stall(ring_prefix: str) -> None:
+    simulator = KrakenSimulator(market())
+    async with collecting(simulator, ring_prefix, silence_seconds=1.5) as collector:
+        await collector.until_live(*SYMBOLS)
+        simulator.faults.maintenance()
+        simulator.faults.lose_heartbeats()
+        await seconds_pass(collector, 4)
+        assert simulator.counts["connections"] == 2
+        simulator.faults.maintenance("online")
+        await collector.until_equal(*SYMBOLS, depth=1000)
+        assert (BookState.STALE, Reason.SILENT) not in collector.follower.history("BTC-USD")
+
+
+async def test_a_venue_without_heartbeats_is_probed(ring_prefix: str) -> None:
+    simulator = BinanceUsSimulator(market())
+    async with collecting(simulator, ring_prefix, silence_seconds=0.6) as collector:
+        await collector.until_live(*SYMBOLS)
+        simulator.pause()
+        await seconds_pass(collector, 3)
+        assert simulator.counts["connections"] == 1
+        # The process at the other end hangs: not even pings are answered.
+        monkey = pytest.MonkeyPatch()
+        try:
+            for connection in simulator.connections:
+                connection.silent = True
+                monkey.setattr(type(connection), "on_ws_frame", lambda self, transport, frame: None)
+            silent = (BookState.STALE, Reason.SILENT)
+            history = collector.follower.history
+            await collector.until(lambda: all(silent in history(symbol) for symbol in SYMBOLS))
+        finally:
+            monkey.undo()
+        simulator.resume()
+        await collector.until_equal(*SYMBOLS)
+
+
+async def test_a_frozen_connection_that_answers_pings_is_replaced(ring_prefix: str) -> None:
+    simulator = BinanceUsSimulator(market())
+    async with collecting(simulator, ring_prefix, silence_seconds=0.2) as collector:
+        await collector.until_live(*SYMBOLS)
+        simulator.faults.silence()
+        await collector.venue_until(lambda: simulator.counts["connections"] >= 2)
+        await collector.until_equal(*SYMBOLS)
+
+
+async def test_the_venues_pings_are_answered(ring_prefix: str) -> None:
+    simulator = BinanceUsSimulator(market())
+    simulator.ping_seconds = 0.0
+    simulator.pong_seconds = 2.5
+    async with collecting(simulator, ring_prefix) as collector:
+        await collector.until_live(*SYMBOLS)
+        await seconds_pass(collector, 4)
+        assert simulator.counts["connections"] == 1
+
+
+async def test_a_rotated_connection_leaves_no_trace(ring_prefix: str) -> None:
+    simulator = BinanceUsSimulator(market())
+    async with collecting(simulator, ring_prefix, rotate_seconds=0.5) as collector:
+        await collector.until_live(*SYMBOLS)
+        await collector.venue_until(lambda: simulator.counts["connections"] >= 5)
+        await collector.until_equal(*SYMBOLS)
+        for symbol in SYMBOLS:
+            states = [state for state, _ in collector.follower.history(symbol)]
+            assert set(states[:-1]) <= {BookState.SYNCING}
+            assert states[-1] is BookState.LIVE
+            assert not collector.follower.gaps(symbol)
+            ids = [int(trade.trade_id) for trade in collector.follower.trades.get(symbol, ())]
+            assert ids == list(range(ids[0], ids[-1] + 1)) if ids else True
+
+
+async def test_a_message_too_large_is_refused_and_named(ring_prefix: str) -> None:
+    simulator = KrakenSimulator(market())
+    with capture_logs() as logs:
+        async with collecting(
+            simulator, ring_prefix, depth=10, max_message_bytes=1 << 20
+        ) as collector:
+            await collector.until_live(*SYMBOLS)
+            simulator.faults.send_huge(50_000_000)
+            lost = (BookState.STALE, Reason.DISCONNECTED)
+            await collector.until(lambda: lost in collector.follower.history("BTC-USD"))
+            await collector.until_equal(*SYMBOLS, depth=10)
+    told = [line for line in logs if line["event"] == "message too large"]
+    assert {tuple(line["symbols"]) for line in told} == {(), SYMBOLS}
+    assert all("venues.kraken.max_message_bytes" in line["problem"] for line in told)
+
+
+async def test_a_message_in_fragments_is_put_together_up_to_the_limit(ring_prefix: str) -> None:
+    simulator = KrakenSimulator(market())
+    text = b'{"channel":"heartbeat"}'
+    with capture_logs() as logs:
+        async with collecting(
+            simulator, ring_prefix, depth=10, max_message_bytes=1 << 20
+        ) as collector:
+            await collector.until_live(*SYMBOLS)
+            for connection in list(simulator.connections):
+                connection.flush()
+                transport = connection._transport
+                assert transport is not None
+                transport.send(WSMsgType.TEXT, text[:5], fin=False)
+                transport.send_ping(b"in between")
+                transport.send(WSMsgType.CONTINUATION, text[5:], fin=True)
+            await collector.until_equal(*SYMBOLS, depth=10)
+            assert simulator.counts["connections"] == 2
+            (busy,) = [c for c in simulator.connections if ("book", "BTC/USD") in c.topics]
+            assert busy._transport is not None
+            busy._transport.send(WSMsgType.TEXT, b"x" * 600_000, fin=False)
+            busy._transport.send(WSMsgType.CONTINUATION, b"x" * 600_000, fin=False)
+            await collector.venue_until(lambda: simulator.counts["connections"] >= 3)
+            await collector.until_equal(*SYMBOLS, depth=10)
+    assert [line["symbols"] for line in logs if line["event"] == "message too large"] == [
+        list(SYMBOLS)
+    ]
+
+
+async def test_a_venue_that_refuses_connections_is_not_stormed(ring_prefix: str) -> None:
+    simulator = KrakenSimulator(market())
+    simulator.faults.refuse_connections()
+    async with collecting(
+        simulator, ring_prefix, backoff_first_seconds=0.1, backoff_max_seconds=0.4
+    ) as collector:
+        started = time.monotonic()
+        await collector.venue_until(lambda: simulator.counts["attempts"] >= 6)
+        # At least 0.05, 0.1, 0.2, 0.2 and 0.2 lie between.
+        assert time.monotonic() - started > 0.5
+        simulator.faults.refuse_connections(False)
+        await collector.until_equal(*SYMBOLS, depth=1000)
+
+
+async def test_connections_that_open_and_die_are_not_a_storm(ring_prefix: str) -> None:
+    simulator = BinanceUsSimulator(market())
+
+    async def kill_newcomers() -> None:
+        while True:
+            simulator.faults.abort()
+            await asyncio.sleep(0.01)
+
+    async with collecting(
+        simulator, ring_prefix, backoff_first_seconds=0.1, backoff_max_seconds=0.4
+    ) as collector:
+        killing = asyncio.create_task(kill_newcomers())
+        started = time.monotonic()
+        await collector.venue_until(lambda: simulator.counts["attempts"] >= 7)
+        assert time.monotonic() - started > 0.5
+        killing.cancel()
+        await collector.until_equal(*SYMBOLS)
+
+
+async def test_connection_attempts_keep_within_the_share_of_the_venues_budget(
+    ring_prefix: str,
+) -> None:
+    simulator = KrakenSimulator(market())
+    simulator.faults.refuse_connections()
+    async with collecting(
+        simulator,
+        ring_prefix,
+        backoff_first_seconds=0.001,
+        backoff_max_seconds=0.001,
+        rate_share=0.2,
+    ) as collector:
+        # A fifth of ten at once, then a fifth of ten a minute: a third attempt is far away.
+        await collector.venue_until(lambda: simulator.counts["attempts"] >= 2)
+        await seconds_pass(collector, 2)
+        assert simulator.counts["attempts"] == 2
+
+
+async def test_a_symbol_that_is_not_listed_is_named_and_the_others_run(ring_prefix: str) -> None:
+    for number, (kind, settings) in enumerate(DIALECTS):
+        with capture_logs() as logs:
+            async with collecting(
+                kind(market()),
+                f"{ring_prefix}-{number}",
+                symbols=("BTC-USD", "ETH-USX"),
+                **settings,
+            ) as collector:
+                await collector.until_equal("BTC-USD", depth=settings.get("depth"))
+        (line,) = [line for line in logs if "not listed" in line["event"]]
+        assert line["symbol"] == "ETH-USX"
+        assert line["closest"][0] == "ETH-USD"
+
+
+async def test_symbols_are_spread_over_connections(ring_prefix: str) -> None:
+    simulator = CoinbaseSimulator(market())
+    async with collecting(simulator, ring_prefix, symbols_per_connection=1) as collector:
+        await collector.until_equal(*SYMBOLS)
+        assert simulator.counts["connections"] == 3
+        first = next(iter(simulator.connections))
+        (symbol,) = {product for _, product in first.topics}
+        first.abort()
+        lost = (BookState.STALE, Reason.DISCONNECTED)
+        await collector.until(lambda: lost in collector.follower.history(symbol))
+        await collector.until_equal(*SYMBOLS)
+        for other in set(SYMBOLS) - {symbol}:
+            assert lost not in collector.follower.history(other)
