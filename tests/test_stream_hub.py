@@ -182,6 +182,7 @@ class Rehearsal:
         for client, inbox in self.clients:
             inbox.paused = False
             client.resume(monotonic_ns())
+            self.stage.hub.flush()
             state = inbox.consumer.states["kraken", "BTC-USD"]
             assert state == ("live" if self.live else "stale")
             assert not self.live or inbox.consumer.current("kraken", "BTC-USD", version)

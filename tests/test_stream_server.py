@@ -279,6 +279,17 @@ async def test_frames_that_break_the_protocol(ring_prefix: str, frame: bytes, co
 
 
 @on_uvloop
+@pytest.mark.parametrize(
+    ("payload", "code"), [(b"", 1000), (b"\x03\xe9", 1001), (b"\x0f\xa0", 4000)]
+)
+async def test_a_close_frame_is_answered(ring_prefix: str, payload: bytes, code: int) -> None:
+    async with serving(ring_prefix) as served, raw(served) as (reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(bytes((0x88, 0x80 | len(payload), 0, 0, 0, 0)) + payload)
+        assert await reader.read() == b"\x88\x02" + code.to_bytes(2)
+
+
+@on_uvloop
 @pytest.mark.parametrize("request_", [b"\x16\x03\x01garbage\r\n\r\n", b"POST /ws HTTP/1.1\r\n\r\n"])
 async def test_what_is_no_handshake(ring_prefix: str, request_: bytes) -> None:
     async with serving(ring_prefix) as served, raw(served, request_) as (reader, _):

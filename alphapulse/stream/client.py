@@ -104,13 +104,9 @@ class Client:
         self._deltas = 0
         self._owed: dict[View, Reason] = {}
         self._held: dict[View, Item] = {}
+        self._paid_bytes = 0
         self._moved_ns = now_ns
         self._conflations = 0
-
-    @property
-    def behind(self) -> bool:
-        """Whether anything waits."""
-        return bool(self._queue or self._owed)
 
     @property
     def waiting_bytes(self) -> int:
@@ -157,16 +153,20 @@ class Client:
         self._held.pop(view, None)
 
     def flush(self, now_ns: int) -> None:
-        """Hand over to the connection as much as it takes."""
+        """Hand over to the connection as much as it takes.
+
+        Of snapshots that are owed, which take time to make, about one write's worth: the client
+        then is ready for another flush, and others have their turn in between.
+        """
         self._listed = False
         if self._bytes > self._limits.queue_bytes:
             self.close(POLICY_VIOLATION, BEHIND)
         self._drain(now_ns)
 
     def resume(self, now_ns: int) -> None:
-        """The connection takes data again."""
+        """The connection takes data again; what waits goes out with the next flush."""
         self._moved_ns = now_ns
-        self.flush(now_ns)
+        self._list()
 
     def check(self, now_ns: int) -> None:
         """Conflate or close the client if it has been behind for too long."""
@@ -176,8 +176,7 @@ class Client:
         if self._deltas and age_ns > self._limits.behind_ns // 2:
             self._conflate()
             age_ns = now_ns - self._oldest_ns(now_ns)
-        too_long = max(age_ns, now_ns - self._moved_ns) > self._limits.behind_ns
-        if too_long:
+        if max(age_ns, now_ns - self._moved_ns) > self._limits.behind_ns:
             self.close(POLICY_VIOLATION, BEHIND)
 
     def take_conflations(self) -> int:
@@ -201,12 +200,15 @@ class Client:
             self._ready.append(self)
 
     def _drain(self, now_ns: int) -> None:
+        self._paid_bytes = 0
         while not self._sink.paused and not self.closed:
             data = b"".join(self._take())
             if not data:
-                return
+                break
             self._sink.write(data)
             self._moved_ns = now_ns
+        if self._owed and not self._sink.paused:
+            self._list()
 
     def _relieve(self, now_ns: int) -> None:
         """Make room; where deltas aren't what fills the queue, the next flush closes the client."""
@@ -228,12 +230,14 @@ class Client:
             yield item.frame
 
     def _pay(self) -> bool:
-        """Queue the snapshot that has been owed for longest; False if there is none."""
-        if not self._owed:
+        """Queue the snapshot that has been owed for longest; False if none is, or for this time."""
+        if not self._owed or self._paid_bytes >= WRITE_BYTES:
             return False
         view, reason = next(iter(self._owed.items()))
         del self._owed[view]
-        self._queue.extend(view.snapshot(reason))
+        items = view.snapshot(reason)
+        self._paid_bytes += sum(len(item.frame) for item in items)
+        self._queue.extend(items)
         held = self._held.pop(view, None)
         if held is not None:
             self.send(held)

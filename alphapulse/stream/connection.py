@@ -86,7 +86,9 @@ class Connection(picows.WSListener):
             self._client.send(Item(pong, Kind.EVENT, None, monotonic_ns()))
             self._hub.flush()
         elif kind == _Kinds.CLOSE:
-            transport.send_close(frame.get_close_code())
+            # An empty close frame, as browsers send it, has no code to be sent back.
+            code = frame.get_close_code()
+            transport.send_close(_Codes.OK if code is _Codes.NO_INFO else code)
             transport.disconnect()
 
     def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
@@ -104,6 +106,7 @@ class Connection(picows.WSListener):
         self.paused = False
         if self._client is not None:
             self._client.resume(monotonic_ns())
+            self._hub.flush()
 
     def write(self, data: bytes) -> None:
         """Send frames; what the socket doesn't take at once waits in the transport."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
 
 from alphapulse import metrics
@@ -44,14 +44,22 @@ class Hub:
     ----------
     exchanges : names of the venues that may have a ring; others are known once theirs is there
     limits : of each client
+    later : how to call `flush` again soon, after others of the event loop; at once where None
     """
 
-    def __init__(self, exchanges: Iterable[str], limits: Limits) -> None:
+    def __init__(
+        self,
+        exchanges: Iterable[str],
+        limits: Limits,
+        later: Callable[[Callable[[], None]], object] | None = None,
+    ) -> None:
         self.clients: dict[Client, None] = {}
         self.venues: dict[str, Venue] = {}
         self._limits = limits
         self._stage = LevelStage()
         self._ready: list[Client] = []
+        self._later = later
+        self._scheduled = False
         self._conflations = metrics.STREAM_CONFLATIONS.bind()
         for exchange in exchanges:
             self.venue(exchange)
@@ -106,20 +114,21 @@ class Hub:
 
     def flush(self) -> None:
         """Send what is due."""
-        now_ns = monotonic_ns()
-        ready = self._ready[:]
-        self._ready.clear()
-        for client in ready:
-            client.flush(now_ns)
-            if client.closed:
-                self.disconnect(client)
+        self._flush()
+        while self._ready and self._later is None:
+            self._flush()
+        if self._ready and self._later is not None and not self._scheduled:
+            self._scheduled = True
+            self._later(self._continue)
 
     def check(self) -> None:
         """Conflate and close slow clients; to be called about once a second."""
         now_ns = monotonic_ns()
         for client in list(self.clients):
             client.check(now_ns)
-            self._conflations.inc(client.take_conflations())
+            conflations = client.take_conflations()
+            if conflations:
+                self._conflations.inc(conflations)
             if client.closed:
                 self.disconnect(client)
 
@@ -137,6 +146,19 @@ class Hub:
                 for exchange, venue in self.venues.items()
             },
         }
+
+    def _continue(self) -> None:
+        self._scheduled = False
+        self.flush()
+
+    def _flush(self) -> None:
+        now_ns = monotonic_ns()
+        ready = self._ready[:]
+        self._ready.clear()
+        for client in ready:
+            client.flush(now_ns)
+            if client.closed:
+                self.disconnect(client)
 
     def _subscribe(self, client: Client, request: Subscribe) -> None:
         venues = self._selected(request.exchanges)

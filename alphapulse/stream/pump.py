@@ -37,6 +37,7 @@ class Pump:
         self._prefix = prefix
         self.looked = asyncio.Event()
         """Set when it has looked for rings for the first time, whatever came of it."""
+        self._known: set[str] = set()
         self._readers: dict[str, RingReader] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
@@ -58,19 +59,26 @@ class Pump:
         rings = {info.venue: info for info in list_rings(prefix=self._prefix)}
         for exchange, info in rings.items():
             if exchange not in self._readers and info.alive and not info.problem:
-                self._attach(exchange)
+                # A ring that began while we run is read from its first record on: clients who
+                # wait for its venue miss no trade. Of others only the present counts.
+                fresh = self.looked.is_set() and exchange not in self._known
+                self._attach(exchange, whole=fresh and info.position <= info.size_bytes)
         for exchange, reader in self._readers.items():
             self._watch(self._hub.venue(exchange), reader, rings.get(exchange))
         self._hub.flush()
 
-    def _attach(self, exchange: str) -> None:
+    def _attach(self, exchange: str, *, whole: bool) -> None:
+        self._known.add(exchange)
         try:
-            reader = RingReader(exchange, prefix=self._prefix)
+            reader = RingReader(
+                exchange, prefix=self._prefix, start="oldest" if whole else "latest"
+            )
         except (RingError, PermissionError) as error:
             log.warning("ring can't be read", exchange=exchange, problem=str(error))
             return
         log.info("ring attached", exchange=exchange, epoch=reader.epoch)
-        self._hub.venue(exchange).attach(reader.epoch, reader.instruments, reader.states)
+        states = {} if whole else reader.states
+        self._hub.venue(exchange).attach(reader.epoch, reader.instruments, states)
         self._readers[exchange] = reader
         self._tasks[exchange] = asyncio.create_task(
             self._read(exchange, reader), name=f"read ring of {exchange}"

@@ -64,7 +64,7 @@ class StreamServer:
             behind_ns=int(stream.behind_seconds * 1e9),
             subscriptions=stream.max_subscriptions,
         )
-        self.hub = Hub(settings.venues.enabled(), limits)
+        self.hub = Hub(settings.venues.enabled(), limits, asyncio.get_running_loop().call_soon)
         self._settings = stream
         self._access = Access(stream)
         self._pump = Pump(self.hub, settings.ring.prefix)
