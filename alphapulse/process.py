@@ -211,7 +211,7 @@ def run_service(
     try:
         metrics.setup(settings.ring.prefix)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, gc_tuned():
-            return runner.run(_serve(service, settings, supervised))
+            return runner.run(_serve(name, service, settings, supervised))
     except (ConfigError, RingError, StoreError) as error:
         log.error("can't go on", problem=str(error))  # noqa: TRY400
         return GAVE_UP
@@ -220,11 +220,11 @@ def run_service(
         return 1
 
 
-async def _serve(service: Service, settings: Settings, supervised: bool) -> int:
+async def _serve(name: str, service: Service, settings: Settings, supervised: bool) -> int:
     def ready(**facts: Any) -> None:
-        if supervised:
-            print(msgspec.json.encode(facts).decode(), flush=True)
-        log.info("ready", **facts)
+        words = ", ".join(f"{key} {value}" for key, value in facts.items())
+        line = msgspec.json.encode(facts).decode() if supervised else f"{name} is ready: {words}"
+        print(line, flush=True)
 
     return await service(settings, ready)
 

@@ -1,0 +1,71 @@
+"""The package's programs as real processes, for tests: each with a ring prefix of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+
+from tests.support import ROOT
+
+TIMEOUT_SECONDS = 60.0
+
+
+class Program:
+    """A running program whose lines on stdout can be waited for."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[str] = []
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    async def line(self, pattern: str) -> re.Match[str]:
+        """The first line from now on that matches; the test fails if the program ends first."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while text := (await self.process.stdout.readline()).decode():
+                self.lines.append(text)
+                if found := re.search(pattern, text):
+                    return found
+        raise AssertionError(f"ended without {pattern!r}: {''.join(self.lines)}")
+
+    async def port(self) -> int:
+        """The port that it says it listens at."""
+        return int((await self.line(r"port (\d+)"))[1])
+
+    async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and wait for the end; returns the exit status."""
+        self.process.send_signal(number)
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await self.process.communicate()
+        assert self.process.returncode is not None
+        return self.process.returncode
+
+
+@asynccontextmanager
+async def program(*arguments: str, environ: Mapping[str, str]) -> AsyncIterator[Program]:
+    """Run ``python -m arguments``; it is killed on leaving if it hasn't ended."""
+    inherited = {
+        key: value for key, value in os.environ.items() if not key.startswith("ALPHAPULSE__")
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        *arguments,
+        env={**inherited, "PYTHONPATH": str(ROOT), **environ},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield Program(process)
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.communicate()
