@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from msgspec.structs import replace
 
 from alphapulse.clock import NO_TIME, wall_ns
 from alphapulse.config import RingSettings, Settings, StoreSettings, VenuesSettings
@@ -157,8 +158,6 @@ def _parts(bids: Levels, asks: Levels) -> list[tuple[LevelLayout, BookSide, byte
 
 def settings_for(prefix: str, **store: Any) -> Settings:
     """Settings of rings under this prefix; no venue is configured."""
-    from msgspec.structs import replace
-
     venues = VenuesSettings()
     off = {name: replace(getattr(venues, name), enabled=False) for name in venues.__struct_fields__}
     return Settings(

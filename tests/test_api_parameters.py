@@ -1,0 +1,58 @@
+"""Times in requests: any exact number of seconds, any ISO 8601 time."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.requests import Request
+
+from alphapulse.api.parameters import Parameters
+from alphapulse.api.problems import Problem
+from alphapulse.fixed import format_decimal
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def start_of(text: str, *, escaped: bool = True) -> int | None:
+    value = quote(text) if escaped else text
+    query = f"start_time={value}".encode()
+    request = Request({"type": "http", "query_string": query, "headers": []})
+    return Parameters(request, "start_time", "end_time").span()[0]
+
+
+@given(st.integers(-(2**63) + 1, 2**63 - 1))
+def test_seconds_are_exact(time_ns: int) -> None:
+    assert start_of(format_decimal(time_ns, 9)) == time_ns
+
+
+@given(
+    st.integers(-8 * 10**15, 8 * 10**15),
+    st.integers(-23 * 60, 23 * 60),
+    st.sampled_from([" ", "T"]),
+    st.booleans(),
+)
+def test_iso_8601_times_are_exact(
+    microseconds: int, minutes: int, separator: str, escaped: bool
+) -> None:
+    zone = timezone(timedelta(minutes=minutes))
+    moment = (EPOCH + timedelta(microseconds=microseconds)).astimezone(zone)
+    text = moment.isoformat(separator)
+    assert start_of(text, escaped=escaped or separator == " ") == microseconds * 1000
+
+
+@given(st.text(max_size=30).filter(lambda text: not re.match(r"[+-]?\d", text)))
+def test_anything_else_is_refused_by_name(text: str) -> None:
+    with pytest.raises(Problem) as caught:
+        start_of(text)
+    assert (caught.value.parameter, caught.value.status) == ("start_time", 400)
+
+
+@pytest.mark.parametrize("text", ["", "1e9", "1_000", "0x10", "12:00", "9223372037", "inf", "١"])
+def test_near_misses_are_refused(text: str) -> None:
+    with pytest.raises(Problem):
+        start_of(text)
