@@ -1,4 +1,4 @@
-"""The package's programs as real processes, for tests: each with a ring prefix of the test's own."""
+"""The package's programs as real processes, for tests."""
 
 from __future__ import annotations
 
