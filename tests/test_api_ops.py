@@ -43,19 +43,19 @@ async def test_health_is_ok_when_store_ring_and_a_book_are(
     api: Api, ring_prefix: str, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     body = await api.get("/health")
-    assert list(body) == ["status", "service", "version", "timestamp", "components", "problems"]
+    assert list(body) == ["status", "service", "version", "timestamp", "components", "reasons"]
     assert (body["service"], body["version"]) == ("alphapulse", alphapulse.__version__)
     assert body["status"] == "degraded"
-    assert body["problems"] == ["kraken: its collector isn't running"]
+    assert body["reasons"] == ["kraken: its collector isn't running"]
     assert list(body["components"]) == ["store", "collectors", "stream"]
     assert body["components"]["store"]["status"] == "ok"
     assert body["components"]["stream"]["status"] == "not configured"
     with Venue(ring_prefix) as venue:
-        body = await api.until("/health", lambda body: "isn't" not in body["problems"][0])
-        assert body["problems"] == ["kraken: none of its books is live"]
+        body = await api.until("/health", lambda body: "isn't" not in body["reasons"][0])
+        assert body["reasons"] == ["kraken: none of its books is live"]
         venue.book("BTC-USD", {"100": "1"}, {"101": "1"})
         body = await api.until("/health", lambda body: body["status"] == "ok")
-        assert body["problems"] == []
+        assert body["reasons"] == []
         kraken = body["components"]["collectors"]["kraken"]
         assert kraken["books"] == {"syncing": 0, "live": 1, "stale": 0, "invalid": 0}
         assert kraken["epoch"] == venue.writer.epoch
@@ -66,7 +66,7 @@ async def test_health_is_ok_when_store_ring_and_a_book_are(
 
         monkeypatch.setattr(store, "ping", away)
         body = await api.get("/health")
-        assert (body["status"], body["problems"]) == ("degraded", ["store: no disk"])
+        assert (body["status"], body["reasons"]) == ("degraded", ["store: no disk"])
         assert body["components"]["store"] == {"status": "failed", "problem": "no disk"}
         assert (await api.http.get("/health/ready")).status_code == 503
         assert await api.get("/health/live") == {"status": "ok"}

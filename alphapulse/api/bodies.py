@@ -178,7 +178,7 @@ class HealthBody(msgspec.Struct, kw_only=True):
     version: str
     timestamp: Number
     components: Components
-    problems: list[str]
+    reasons: list[str]
     """Why the status isn't ``ok``."""
 
 

@@ -44,7 +44,7 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 async def health(context: Context, request: Request) -> Response:
-    """All components; ``status`` is ``ok``, or ``degraded`` for the ``problems`` listed."""
+    """All components; ``status`` is ``ok``, or ``degraded`` for the ``reasons`` listed."""
     Parameters(request)
     return json_response(await examine(context))
 
@@ -82,19 +82,19 @@ async def examine(context: Context) -> HealthBody:
         name: _collector_health(context.markets.rings.get(name), venues.get(name))
         for name in sorted(venues.keys() | context.markets.rings.keys())
     }
-    problems = [] if store.problem is None else [f"store: {store.problem}"]
-    problems += [
+    reasons = [] if store.problem is None else [f"store: {store.problem}"]
+    reasons += [
         f"{name}: {collector.problem}"
         for name, collector in collectors.items()
         if collector.problem is not None
     ]
     return HealthBody(
-        status=DEGRADED if problems else OK,
+        status=DEGRADED if reasons else OK,
         service=SERVICE,
         version=alphapulse.__version__,
         timestamp=seconds(wall_ns()),
         components=Components(store=store, collectors=collectors, stream=stream),
-        problems=problems,
+        reasons=reasons,
     )
 
 
