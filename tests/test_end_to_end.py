@@ -75,7 +75,8 @@ async def receive(client: websockets.ClientConnection, expected: Expected) -> Co
     def complete() -> bool:
         # Levels are counted before whole books are compared, which is dear.
         return len(consumer.trades) == len(expected.trades) and all(
-            symbol in consumer.books
+            consumer.states.get(symbol) == "live"
+            and symbol in consumer.books
             and all(len(consumer.books[symbol][side]) == len(book[side]) for side in book)
             and consumer.book(symbol) == book
             for symbol, book in expected.books.items()
