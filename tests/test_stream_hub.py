@@ -166,6 +166,7 @@ class Rehearsal:
         self.stage.ask(client, type="subscribe", channels=["orderbook"], depth=depth)
 
     def again(self) -> None:
+        self.stage.hub.check()
         self.stage.ask(self.clients[-1][0], type="snapshot")
 
     def fill(self) -> None:

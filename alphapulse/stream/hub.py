@@ -122,7 +122,7 @@ class Hub:
             self._later(self._continue)
 
     def check(self) -> None:
-        """Conflate and close slow clients; to be called about once a second."""
+        """Conflate and close slow clients, free memory; to be called several times a second."""
         now_ns = monotonic_ns()
         for client in list(self.clients):
             client.check(now_ns)
@@ -131,6 +131,10 @@ class Hub:
                 self._conflations.inc(conflations)
             if client.closed:
                 self.disconnect(client)
+        for venue in self.venues.values():
+            for market in venue.markets.values():
+                for view in market.views.values():
+                    view.drop_snapshots()
 
     def describe(self) -> Mapping[str, object]:
         """What the health page says."""

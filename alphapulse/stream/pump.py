@@ -38,7 +38,7 @@ class Pump:
         self.looked = asyncio.Event()
         """Set when it has looked for rings for the first time, whatever came of it."""
         self._known: set[str] = set()
-        self._readers: dict[str, RingReader] = {}
+        self.readers: dict[str, RingReader] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -58,12 +58,12 @@ class Pump:
         """Attach to rings that are new; tell the hub of those that are dead or stuck."""
         rings = {info.venue: info for info in list_rings(prefix=self._prefix)}
         for exchange, info in rings.items():
-            if exchange not in self._readers and info.alive and not info.problem:
+            if exchange not in self.readers and info.alive and not info.problem:
                 # A ring that began while we run is read from its first record on: clients who
                 # wait for its venue miss no trade. Of others only the present counts.
                 fresh = self.looked.is_set() and exchange not in self._known
                 self._attach(exchange, whole=fresh and info.position <= info.size_bytes)
-        for exchange, reader in self._readers.items():
+        for exchange, reader in self.readers.items():
             self._watch(self._hub.venue(exchange), reader, rings.get(exchange))
         self._hub.flush()
 
@@ -79,7 +79,7 @@ class Pump:
         log.info("ring attached", exchange=exchange, epoch=reader.epoch)
         states = {} if whole else reader.states
         self._hub.venue(exchange).attach(reader.epoch, reader.instruments, states)
-        self._readers[exchange] = reader
+        self.readers[exchange] = reader
         self._tasks[exchange] = asyncio.create_task(
             self._read(exchange, reader), name=f"read ring of {exchange}"
         )
@@ -119,7 +119,7 @@ class Pump:
 
     def _release(self, exchange: str) -> None:
         """Let go of a ring; the next look finds it again, if it is of any use."""
-        self._readers.pop(exchange).close()
+        self.readers.pop(exchange).close()
         self._tasks.pop(exchange)
 
     async def _stop(self) -> None:
@@ -127,6 +127,6 @@ class Pump:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for reader in self._readers.values():
+        for reader in self.readers.values():
             reader.close()
-        self._readers.clear()
+        self.readers.clear()

@@ -88,3 +88,7 @@ class View:
             items = [Item(text_frame(text), Kind.SNAPSHOT, self, 0) for text in texts]
             self._snapshots[reason] = items
         return items
+
+    def drop_snapshots(self) -> None:
+        """Free the frames that are kept for clients who ask at the same time."""
+        self._snapshots.clear()
