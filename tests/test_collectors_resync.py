@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -57,7 +59,7 @@ async def test_a_wrong_checksum_never_lets_its_delta_out(ring_prefix: str) -> No
         for times in (1, 2, 3):
             await collector.until_live("ETH-USD")
             simulator.faults.corrupt_checksum("ETH-USD")
-            await collector.until(lambda n=times: history("ETH-USD").count(failed) == n)
+            await collector.until(partial(_comes_to, history, "ETH-USD", failed, times))
         await collector.until_equal(*SYMBOLS, depth=10)
         undisturbed(collector, "BTC-USD", "SOL-USD")
 
@@ -237,12 +239,11 @@ async def test_garbage_costs_at_most_the_book_it_names(ring_prefix: str) -> None
         for frame in frames:
             simulator.faults.send_text(frame)
         malformed = (BookState.INVALID, Reason.MALFORMED)
+        history = collector.follower.history
         for number, frame in enumerate(books, 1):
             await collector.until_live("BTC-USD")
             simulator.faults.send_text(frame)
-            await collector.until(
-                lambda n=number: collector.follower.history("BTC-USD").count(malformed) >= n
-            )
+            await collector.until(partial(_comes_to, history, "BTC-USD", malformed, number))
         await collector.until_equal(*SYMBOLS, depth=10)
         undisturbed(collector, "ETH-USD", "SOL-USD")
         assert simulator.counts["connections"] == 2
@@ -262,6 +263,15 @@ async def test_a_storm_of_gaps_is_paced(ring_prefix: str) -> None:
         # Three symbols, three snapshots each: after the first come two pauses.
         assert time.monotonic() - started > 0.2
         await collector.until_equal(*SYMBOLS)
+
+
+def _comes_to(
+    history: Callable[[str], list[tuple[BookState, Reason]]],
+    symbol: str,
+    state: tuple[BookState, Reason],
+    times: int,
+) -> bool:
+    return history(symbol).count(state) >= times
 
 
 async def _drop_for_ever(simulator: BinanceUsSimulator) -> None:
