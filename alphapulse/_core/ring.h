@@ -1,14 +1,14 @@
 /* The ring's memory layout and the loops in which two processes meet.
  *
  * Segment: header page | directory (max_instruments entries) | block index | data area.
- * Positions count bytes since the epoch began and never wrap; a position's place in the data area is
- * position % capacity. Records start at multiples of 8 and may wrap; 8-byte words never do.
+ * Positions count bytes since the epoch began and never wrap; a position's place in the data area
+ * is position % capacity. Records start at multiples of 8 and may wrap; 8-byte words never do.
  *
  * The writer announces how far it is going to write (release fence) before the first byte and
  * commits (release store) after the last. A reader loads the committed position (acquire), copies,
  * and then (acquire fence) looks at the announced one: if that is more than a capacity beyond the
- * first byte copied, the copy may be torn. All words are moved by relaxed atomic loads and stores, so
- * that overlapping access is defined behaviour.
+ * first byte copied, the copy may be torn. All words are moved by relaxed atomic loads and stores,
+ * so that overlapping access is defined behaviour.
  */
 #ifndef ALPHAPULSE_RING_H
 #define ALPHAPULSE_RING_H
@@ -136,7 +136,7 @@ static inline int ap_lay_out(uint64_t capacity, uint64_t max_instruments, ap_geo
     return 1;
 }
 
-/* A segment as one process maps it: pointers and numbers that were checked once against its size. */
+/* A segment as one process maps it: pointers and numbers checked once against its size. */
 typedef struct {
     ap_header *header;
     ap_entry *directory;
