@@ -16,7 +16,10 @@ from tests.support import ROOT
 
 PACKAGE = ROOT / "alphapulse"
 
-COMMON = {"config", "metrics", "log", "symbols", "model", "fixed", "clock", "errors"}
+COMMON = {
+    *("config", "metrics", "log", "symbols", "model", "fixed", "clock", "errors"),
+    *("backoff", "process"),
+}
 SHARED = {"history", "repository"}
 """What store, api and client have to agree on without importing each other."""
 MIDDLE = {"delta", "shm"}
