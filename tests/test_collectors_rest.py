@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from alphapulse.collectors.backoff import Allowance
+from alphapulse.collectors.allowance import Allowance
 from alphapulse.collectors.rest import (
     DEFAULT_RETRY_SECONDS,
     MAX_RETRY_SECONDS,

@@ -7,7 +7,7 @@ from typing import Any
 
 from structlog.stdlib import BoundLogger
 
-from alphapulse.collectors.backoff import Clock
+from alphapulse.backoff import Clock
 
 SHOWN_PER_MINUTE = 5
 """Complaints of one kind about one symbol that are written out in a minute."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from alphapulse.backoff import Backoff
 from alphapulse.clock import wall_ns
-from alphapulse.collectors.backoff import Allowance, Backoff
+from alphapulse.collectors.allowance import Allowance
 from alphapulse.collectors.complaints import Complaints
 from alphapulse.collectors.events import Acknowledged, VenueStatus
 from alphapulse.collectors.feed import Feed

@@ -6,23 +6,13 @@ the environment; the supervisor hands its settings over on stdin.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import ctypes
-import gc
-import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-import msgspec
-import uvloop
-
-from alphapulse import log as logging_setup
 from alphapulse import metrics
 from alphapulse.clock import wall_ns
-from alphapulse.collectors.backoff import Allowance
+from alphapulse.collectors.allowance import Allowance
 from alphapulse.collectors.complaints import Complaints
 from alphapulse.collectors.context import Context
 from alphapulse.collectors.exporter import Exporter
@@ -32,16 +22,14 @@ from alphapulse.collectors.registry import VENUES, make_venue
 from alphapulse.collectors.rest import RestClient
 from alphapulse.collectors.session import Session
 from alphapulse.collectors.venue import Venue
-from alphapulse.config import RingSettings, Settings, load
-from alphapulse.errors import ConfigError, RingBusy, RingError
+from alphapulse.config import RingSettings, Settings
+from alphapulse.errors import ConfigError, RingBusy
 from alphapulse.log import get_logger
 from alphapulse.model import BookState, Reason
+from alphapulse.process import GAVE_UP, Ready, run_service, stop_event
 from alphapulse.shm import RingWriter
 
 log = get_logger("alphapulse.collectors.daemon")
-
-GAVE_UP = 2
-"""Exit status where starting again wouldn't help."""
 
 HANDOVER_SECONDS = 6.0
 """How long a start waits for a predecessor that is just ending to leave the ring."""
@@ -49,18 +37,22 @@ HANDOVER_SECONDS = 6.0
 STOP_SECONDS = 3.0
 """What connections get for saying goodbye."""
 
-_GC_THRESHOLDS = (20_000, 20, 50)
-_PR_SET_PDEATHSIG = 1
 
-
-async def run_venue(name: str, settings: Settings, *, stop: asyncio.Event | None = None) -> None:
+async def run_venue(
+    name: str,
+    settings: Settings,
+    *,
+    stop: asyncio.Event | None = None,
+    ready: Ready | None = None,
+) -> None:
     """Collect one venue until told to stop; then its books are stale and its ring is gone.
 
     Parameters
     ----------
     name : of the venue
     settings : all settings
-    stop : ends it when set; without it SIGTERM and SIGINT do
+    stop : ends it when set; without it SIGTERM, SIGINT and SIGHUP do
+    ready : called as soon as there is a ring
 
     Raises
     ------
@@ -72,14 +64,13 @@ async def run_venue(name: str, settings: Settings, *, stop: asyncio.Event | None
         the ring can't be written
     """
     venue = make_venue(name, settings.venues)
-    if stop is None:
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = stop_event() if stop is None else stop
     writer = await _open_ring(name, settings.ring, stop)
     if writer is None:
         return
     with writer:
+        if ready is not None:
+            ready(venue=name, ring=writer.name)
         await _collect(venue, writer, settings, stop)
     log.info("stopped", exchange=name)
 
@@ -168,70 +159,22 @@ async def _collect(
                 task.result()
 
 
-@contextmanager
-def _gc_tuned() -> Iterator[None]:
-    """Collect garbage seldom: what frames leave behind is freed by reference counts alone."""
-    thresholds = gc.get_threshold()
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
-    try:
-        yield
-    finally:
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel send SIGTERM when the parent process ends, however it does.
-
-    Parameters
-    ----------
-    parent : its pid; if it is gone already, this process exits here
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"prctl: {os.strerror(number)}")
-    if os.getppid() != parent:
-        raise SystemExit(0)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Run one venue's process; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m alphapulse.collectors.daemon", description="Collect one venue."
-    )
-    parser.add_argument("venue", choices=VENUES)
-    parser.add_argument(
-        "--supervised-by",
-        type=int,
-        metavar="PID",
-        help="read the settings from stdin as JSON, and end with this process",
-    )
-    given = parser.parse_args(arguments)
-    if given.supervised_by is not None:
-        die_with_parent(given.supervised_by)
-        settings = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
-    else:
-        try:
-            settings = load()
-        except ConfigError as error:
-            print(error, file=sys.stderr)
-            return GAVE_UP
-    logging_setup.setup(settings.log, f"collector-{given.venue}")
-    try:
-        metrics.setup(settings.ring.prefix)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, _gc_tuned():
-            runner.run(run_venue(given.venue, settings))
-    except (ConfigError, RingError) as error:
-        log.error("can't go on", exchange=given.venue, problem=str(error))  # noqa: TRY400
+    if not arguments or arguments[0] not in VENUES:
+        print(
+            f"usage: python -m alphapulse.collectors.daemon {{{','.join(VENUES)}}}",
+            file=sys.stderr,
+        )
         return GAVE_UP
-    except Exception:
-        log.exception("crashed", exchange=given.venue)
-        return 1
-    return 0
+    name = arguments[0]
+
+    async def collect(settings: Settings, ready: Ready) -> int:
+        await run_venue(name, settings, ready=ready)
+        return 0
+
+    return run_service(f"collector-{name}", collect, arguments[1:])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

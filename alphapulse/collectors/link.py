@@ -20,7 +20,7 @@ from picows import (
 )
 
 from alphapulse.clock import wall_ns
-from alphapulse.collectors.backoff import Allowance
+from alphapulse.collectors.allowance import Allowance
 from alphapulse.collectors.context import REPEAT_EVERY_FRAMES, Context
 from alphapulse.collectors.events import Acknowledged, Instruments, VenueComplaint, VenueEvent
 from alphapulse.collectors.latency import SAMPLE_MASK

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import aiohttp
 
-from alphapulse.collectors.backoff import Allowance
+from alphapulse.collectors.allowance import Allowance
 from alphapulse.collectors.venue import RestRequest
 from alphapulse.errors import RateLimited, VenueError
 from alphapulse.log import get_logger

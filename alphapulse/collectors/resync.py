@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from alphapulse.backoff import Backoff
 from alphapulse.clock import wall_ns
-from alphapulse.collectors.backoff import Backoff
 from alphapulse.collectors.context import Context
 from alphapulse.collectors.events import Acknowledged
 from alphapulse.collectors.lane import Lane
