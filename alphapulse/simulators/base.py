@@ -24,7 +24,7 @@ from starlette.routing import Route
 from alphapulse.errors import SymbolError
 from alphapulse.fixed import to_decimal
 from alphapulse.simulators.book import VenueBook
-from alphapulse.simulators.connection import Connection
+from alphapulse.simulators.connection import GOODBYE_SECONDS, Connection
 from alphapulse.simulators.driver import CaptureDriver, MarketDriver
 from alphapulse.simulators.faults import Faults
 from alphapulse.simulators.limits import RollingBudget, TokenBucket
@@ -62,6 +62,9 @@ class VenueSimulator(ABC):
         capture: once all its books and trades have a subscriber, so that none of it is lost), or
         ``"manual"`` with `play`. By default ``"now"`` for a market with a rate, else
         ``"subscribed"``
+    prepared : of a market without a rate and with a number of events, make all the frames first
+        and send them then, so that the network and the client alone set the pace; until then
+        the clients hear nothing
 
     Use it as an asynchronous context manager; on leaving it, nothing remains.
     """
@@ -89,7 +92,10 @@ class VenueSimulator(ABC):
         ws_port: int = 0,
         rest_port: int = 0,
         start: Start | None = None,
+        prepared: bool = False,
     ) -> None:
+        if prepared and not (isinstance(source, Market) and source.events and not source.book_rate):
+            raise ValueError("prepared needs a market without a rate and with a number of events")
         self.source = source
         self.host = host
         self._ports = ws_port, rest_port
@@ -99,6 +105,9 @@ class VenueSimulator(ABC):
         """Venue symbol by unified symbol."""
         self.connections: set[Connection] = set()
         self.unflushed: list[Connection] = []
+        self.prepared = prepared
+        self.holding = False
+        """While frames are prepared, nothing is written."""
         self.topics: dict[Topic, dict[Connection, Any]] = {}
         """Subscribers, with what the venue noted about each subscription."""
         self.faults = Faults(self)
@@ -159,18 +168,27 @@ class VenueSimulator(ABC):
             self.capture.bodies.end()
         if self._server is not None:
             self._server.close()
-        leaving = list(self.connections)
-        for connection in leaving:
-            connection.close(1001)
-            connection.abort()
-        for connection in leaving:
-            await connection.wait_closed()
+        await self._part()
         if self._server is not None:
             await self._server.wait_closed()
         await self._web.stop()
         for result in results:
             if isinstance(result, Exception):
                 raise result
+
+    async def _part(self) -> None:
+        """Say goodbye to all clients; those that don't take it are cut off."""
+        leaving = list(self.connections)
+        for connection in leaving:
+            connection.close(1001)
+        try:
+            async with asyncio.timeout(2 * GOODBYE_SECONDS):
+                for connection in leaving:
+                    await connection.wait_closed()
+        except TimeoutError:
+            for connection in leaving:
+                connection.abort()
+                await connection.wait_closed()
 
     @property
     def ws_url(self) -> str:
@@ -518,6 +536,6 @@ class VenueSimulator(ABC):
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(HEARTBEAT_SECONDS)
-            if not self.faults.heartbeats_lost:
+            if not (self.faults.heartbeats_lost or self.holding):
                 self.heartbeat()
                 self.flush()

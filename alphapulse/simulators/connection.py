@@ -19,6 +19,9 @@ FLUSH_BYTES = 256 * 1024
 WRITE_BUFFER_BYTES = 1024 * 1024
 """Above this much that the client hasn't taken, the connection counts as not writable."""
 
+GOODBYE_SECONDS = 1.0
+"""How long the answer to a close frame is waited for."""
+
 _TEXT = 0x81
 _SMALL_HEADERS = [bytes((_TEXT, size)) for size in range(126)]
 
@@ -125,18 +128,26 @@ class Connection(WSListener):
             out += b"\x81\x7f" + size.to_bytes(8, "big")
         out += payload
         self.frames_sent += 1
-        if len(out) > FLUSH_BYTES:
+        if len(out) > FLUSH_BYTES and not self._simulator.holding:
             self.flush()
 
     def flush(self) -> None:
         """Write what was sent, in one piece."""
         transport = self._transport
-        if not self._out or transport is None:
+        if not self._out or transport is None or self._simulator.holding:
             return
         data, self._out = self._out, bytearray()
         self.sent_ns = monotonic_ns()
         if self.is_open:
             transport.underlying_transport.write(data)
+
+    async def release(self) -> None:
+        """Write what was held back, piece by piece as the client takes it."""
+        data, self._out = bytes(self._out), bytearray()
+        for start in range(0, len(data), FLUSH_BYTES):
+            if self._transport is not None and self.is_open:
+                self._transport.underlying_transport.write(data[start : start + FLUSH_BYTES])
+                await self.writable.wait()
 
     def waiting_bytes(self) -> int:
         """How much the client hasn't taken yet."""
@@ -152,12 +163,19 @@ class Connection(WSListener):
             self._transport.send_ping(b"")
 
     def close(self, code: int = 1000, reason: str = "") -> None:
-        """Say goodbye with a close frame and end the connection."""
-        if self._transport is not None and self.is_open:
+        """Say goodbye with a close frame; the connection ends when the client has answered.
+
+        Raises
+        ------
+        ValueError
+            the code is none of those that `WSCloseCode` lists
+        """
+        transport = self._transport
+        if transport is not None and self.is_open:
             self.flush()
-            # Codes that the enumeration doesn't list can't be sent by this library.
-            self._transport.send_close(WSCloseCode(code), reason.encode())
-            self._transport.disconnect()
+            transport.send_close(WSCloseCode(code), reason.encode())
+            loop = asyncio.get_running_loop()
+            self.timers.append(loop.call_later(GOODBYE_SECONDS, transport.disconnect))
 
     def abort(self) -> None:
         """End the connection without a close frame, as a broken network does."""

@@ -54,6 +54,7 @@ class MarketDriver:
     async def run(self) -> None:
         """Drive until the market ends."""
         market, simulator = self.market, self._simulator
+        simulator.holding = simulator.prepared
         while market.left is None or market.left > 0:
             await self._running.wait()
             pause_seconds = self._make_due_events()
@@ -63,6 +64,9 @@ class MarketDriver:
             else:
                 await simulator.writable()
         simulator.flush_batches()
+        if simulator.holding:
+            simulator.holding = False
+            await asyncio.gather(*(c.release() for c in simulator.connections))
         simulator.flush()
         await simulator.writable()
 

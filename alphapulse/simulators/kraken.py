@@ -6,14 +6,14 @@ Knowledge of the protocol: Kraken's API documentation (docs.kraken.com/api), boo
 from __future__ import annotations
 
 from typing import Any, ClassVar
-from zlib import crc32
 
 import msgspec
 
 from alphapulse.clock import NS_PER_SECOND, monotonic_ns, wall_ns
 from alphapulse.fixed import format_decimal
-from alphapulse.simulators.book import ASK, BID, Fill, VenueBook
+from alphapulse.simulators.book import Fill, VenueBook
 from alphapulse.simulators.connection import Connection
+from alphapulse.simulators.kraken_checksum import TopLevels
 from alphapulse.simulators.kraken_rest import KrakenRest
 from alphapulse.simulators.limits import RollingBudget, TokenBucket
 from alphapulse.simulators.market import MarketEvent
@@ -22,7 +22,6 @@ from alphapulse.simulators.text import fixed_text, iso_text
 from alphapulse.symbols import normalize_symbol
 
 DEPTHS = frozenset((10, 25, 100, 500, 1000))
-CHECKSUM_LEVELS = 10
 TRADE_SNAPSHOT = 50
 IDLE_HEARTBEAT_NS = NS_PER_SECOND * 9 // 10
 _FIRST_CONNECTION_ID = 15_113_583_034_416_118_705
@@ -68,7 +67,7 @@ class KrakenSimulator(KrakenRest):
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
         self.connections_budget = RollingBudget(150, 600.0, ban_seconds=600.0)
-        self._checksums: dict[str, int] = {}
+        self._top: dict[str, TopLevels] = {}
         self._messages: dict[Connection, TokenBucket] = {}
         self._recorded_status: bytes | None = None
         self._recorded_instruments: bytes | None = None
@@ -238,10 +237,9 @@ class KrakenSimulator(KrakenRest):
         """Implement `VenueSimulator`."""
         book = event.book
         symbol = book.venue_symbol
-        for change in event.changes:
-            if change.rank < CHECKSUM_LEVELS:
-                self._checksums.pop(symbol, None)
-                break
+        top = self._top.get(symbol)
+        if top is not None:
+            top.follow(event.changes)
         subscribers = self.topics.get(("book", symbol))
         if subscribers and symbol not in self.faults.silent_symbols:
             self._send_update(event, subscribers)
@@ -273,16 +271,16 @@ class KrakenSimulator(KrakenRest):
     def _update(self, event: MarketEvent, depth: int, checksum: int) -> bytes | None:
         book = event.book
         shown: tuple[list[tuple[int, int]], list[tuple[int, int]]] = ([], [])
-        removed = [0, 0]
+        removed: list[int] = []
         for side, price, size, rank in event.changes:
             if 0 <= rank < depth:
                 shown[side].append((price, size))
                 if not size:
-                    removed[side] += 1
-        for side in (BID, ASK):
+                    removed.append(side)
+        for side in set(removed):
             # What moves up into view must be told; what drops out of it is not.
             levels = book.side(side)
-            for rank in range(max(depth - removed[side], 0), min(depth, len(levels))):
+            for rank in range(max(depth - removed.count(side), 0), min(depth, len(levels))):
                 price = levels.at(rank)
                 shown[side].append((price, levels.sizes[price]))
         bids, asks = shown
@@ -313,18 +311,10 @@ class KrakenSimulator(KrakenRest):
         ).encode()
 
     def _checksum(self, book: VenueBook) -> int:
-        """CRC32 over the top ten levels' digits, asks first; kept until one of them changes."""
-        checksum = self._checksums.get(book.venue_symbol)
-        if checksum is None:
-            parts = []
-            for side in (book.asks, book.bids):
-                sign, sizes = side.sign, side.sizes
-                for key in side.keys[: -CHECKSUM_LEVELS - 1 : -1]:
-                    price = key * sign
-                    parts.append(f"{price}{sizes[price]}")
-            checksum = crc32("".join(parts).encode())
-            self._checksums[book.venue_symbol] = checksum
-        return checksum
+        top = self._top.get(book.venue_symbol)
+        if top is None:
+            top = self._top[book.venue_symbol] = TopLevels(book)
+        return top.checksum()
 
     def _instruments(self) -> bytes:
         pairs = []

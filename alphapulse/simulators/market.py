@@ -151,10 +151,10 @@ class VenueMarket:
         self.books = [pair.book for pair in self._pairs]
 
     def step(self) -> MarketEvent:
-        """Make the next event; the book has it already. Raises `StopIteration` at the end."""
+        """Make the next event; the book has it already. `RuntimeError` after the end."""
         if self.left is not None:
             if self.left <= 0:
-                raise StopIteration
+                raise RuntimeError("the market has ended")
             self.left -= 1
         random = self._random
         t_ns = self.next_ns
@@ -214,11 +214,11 @@ class VenueMarket:
         book, random = pair.book, self._random
         changes: list[Change] = []
         bids, asks = book.bids, book.asks
-        while len(bids) > 1 and bids.best() > pair.bid_limit:
+        while bids.keys[-1] > pair.bid_limit and len(bids) > 1:
             changes.append(book.change(BID, bids.best(), 0))
             if len(changes) >= MAX_CROSSED_LEVELS:
                 break
-        while len(asks) > 1 and asks.best() < pair.ask_limit:
+        while -asks.keys[-1] < pair.ask_limit and len(asks) > 1:
             if len(changes) >= MAX_CROSSED_LEVELS:
                 break
             changes.append(book.change(ASK, asks.best(), 0))
@@ -232,7 +232,7 @@ class VenueMarket:
         """Add, change or remove one level, mostly near the best."""
         book, random = pair.book, self._random
         levels = book.side(side)
-        count = len(levels)
+        count = len(levels.keys)
         chance = random()
         deep = chance > 0.95
         if chance < 0.5 or deep or count > self.market.levels:

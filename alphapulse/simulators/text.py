@@ -26,4 +26,4 @@ def _second_text(second: int) -> str:
 def iso_text(t_ns: int, digits: int = 6) -> str:
     """ISO 8601 in UTC with that many fractional digits, 1 to 9."""
     second, rest = divmod(t_ns, NS_PER_SECOND)
-    return f"{_second_text(second)}.{str(rest).rjust(9, '0')[:digits]}Z"
+    return f"{_second_text(second)}.{rest // 10 ** (9 - digits):0{digits}d}Z"
