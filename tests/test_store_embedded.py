@@ -74,6 +74,9 @@ async def test_old_trades_are_deleted(settings: Callable[..., StoreSettings]) ->
     # What was seen stays known.
     assert await store.append(WriteBatch(exchange="kraken", trades=rows)) == 0
     await store.close()
+    store = await EmbeddedStore.open(settings(retention_days=0))
+    assert await store.append(WriteBatch(exchange="kraken", trades=rows)) == 0
+    await store.close()
 
 
 async def test_a_file_that_is_no_database_is_refused(

@@ -31,9 +31,11 @@ async def orderbook(context: Context, request: Request) -> Response:
     depth = query.count("depth", DEFAULT_DEPTH, context.settings.api.max_limit)
     if exchange == ALL:
         await context.check_symbol(symbol, None)
+        await context.markets.catch_up()
         return json_response(_consolidated(context, request, symbol, depth))
     await context.check_exchange(exchange)
     await context.check_symbol(symbol, exchange)
+    await context.markets.catch_up(exchange)
     book = _book_of(context, exchange, symbol, depth)
     return json_response(
         BookBody(

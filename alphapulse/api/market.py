@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import NamedTuple
 
 from alphapulse import metrics
@@ -21,8 +22,11 @@ from alphapulse.model import (
 from alphapulse.shm import Batch, RawRecord, RingReader, list_rings
 from alphapulse.shm.registry import STUCK_AFTER_NS
 
-SCAN_SECONDS = 0.5
+SCAN_SECONDS = 1.0
 """How often new rings are looked for."""
+READ_SECONDS = 0.1
+"""How often the rings are read while nobody asks: seldom enough to cost little, and often enough
+that little is left to read when somebody does."""
 READ_RECORDS = 512
 """Records taken before other tasks have their turn."""
 GIVEN_UP_SECONDS = 2.0
@@ -85,10 +89,18 @@ class Ring:
     async def run(self) -> None:
         """Keep the books until cancelled. Raises `RingError` where the ring is no use."""
         while True:
-            await self.reader.ready()
-            batch = self.reader.read(READ_RECORDS)
-            self._take(batch)
+            await self.catch_up()
             self._lag.set(self.reader.lag)
+            await asyncio.sleep(READ_SECONDS)
+
+    async def catch_up(self) -> None:
+        """Take in what is in the ring by now. Raises `RingError` where the ring is no use."""
+        until = self.reader.position.sequence + self.reader.lag
+        epoch = self.reader.epoch
+        while batch := self.reader.read(READ_RECORDS):
+            self._take(batch)
+            if self.reader.epoch == epoch and self.reader.position.sequence >= until:
+                break
             await asyncio.sleep(0)
 
     def problem(self) -> str | None:
@@ -212,6 +224,14 @@ class LiveMarkets:
         await asyncio.gather(*tasks, return_exceptions=True)
         for ring in self.rings.values():
             ring.close()
+
+    async def catch_up(self, venue: str | None = None) -> None:
+        """Take in what is in the rings by now, or in that of one venue."""
+        for name, ring in list(self.rings.items()):
+            if venue in (None, name):
+                # The ring's own task sees the same, and lets go of it.
+                with contextlib.suppress(RingError):
+                    await ring.catch_up()
 
     @property
     def failed(self) -> asyncio.Task[None]:

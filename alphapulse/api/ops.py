@@ -77,6 +77,7 @@ async def examine(context: Context) -> HealthBody:
     store, stream = await asyncio.gather(
         _store_health(context), _stream_health(context.settings.stream)
     )
+    await context.markets.catch_up()
     venues = context.settings.venues.enabled()
     collectors = {
         name: _collector_health(context.markets.rings.get(name), venues.get(name))

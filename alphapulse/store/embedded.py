@@ -22,6 +22,7 @@ from alphapulse.errors import StoreError
 from alphapulse.fixed import INT64_MAX
 from alphapulse.history import BarRow, BookRow, GapRow, SeriesSummary, TradeRow
 from alphapulse.log import get_logger
+from alphapulse.model import IdKind
 from alphapulse.shm import Position
 from alphapulse.store import tables
 from alphapulse.store.bars import bars_of, span_of_bars
@@ -51,15 +52,20 @@ class EmbeddedStore(Repository):
     ----------
     database : the open file, its tables there
     retention_ns : age at which trades are deleted, 0 for never
+    pace_seconds : see `Store`; a transaction takes milliseconds of CPU time, however small it is
     """
 
-    def __init__(self, database: duckdb.DuckDBPyConnection, retention_ns: int) -> None:
+    def __init__(
+        self, database: duckdb.DuckDBPyConnection, retention_ns: int, pace_seconds: float
+    ) -> None:
         self._database = database
         self._retention_ns = retention_ns
         self._writer = ThreadPoolExecutor(1, "store-writer")
         self._readers = ThreadPoolExecutor(READERS, "store-reader")
         self._local = threading.local()
+        self.pace_seconds = pace_seconds
         self._series_ids: dict[tuple[str, str], int] = {}
+        self._placed: set[str] = set()
         self._seen: dict[str, dict[str, Series]] | None = None
         self._next_sweep = 0.0
         self._closed = False
@@ -74,8 +80,9 @@ class EmbeddedStore(Repository):
             another process has it open, it can't be created, or it is of another version
         """
         database = await asyncio.to_thread(_connect, settings)
-        store = cls(database, int(settings.retention_days * 86400) * NS_PER_SECOND)
-        await store._write(store._load_series)
+        retention_ns = int(settings.retention_days * 86400) * NS_PER_SECOND
+        store = cls(database, retention_ns, settings.batch_timeout_ms / 1000)
+        await store._write(store._load)
         return store
 
     async def append(self, batch: WriteBatch) -> int:
@@ -209,18 +216,24 @@ class EmbeddedStore(Repository):
             # A failed COMMIT has ended the transaction already.
             log.debug("nothing to roll back", problem=str(error))
 
-    def _load_series(self, cursor: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Series]]:
+    def _load(self, cursor: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Series]]:
         seen: dict[str, dict[str, Series]] = {}
         ids = {}
+        by_id = {}
         cursor.execute("SELECT id, exchange, symbol, ids FROM series")
         for number, exchange, symbol, text in cursor.fetchall():
             ids[exchange, symbol] = number
-            seen.setdefault(exchange, {})[symbol] = Series.load(text)
+            by_id[number] = seen.setdefault(exchange, {})[symbol] = Series.load(text)
+        cursor.execute(tables.SELECT_HIGHEST)
+        for number, kind, highest in cursor.fetchall():
+            by_id[number].extend(IdKind(kind), highest)
+        cursor.execute("SELECT exchange FROM positions")
+        self._placed = {exchange for (exchange,) in cursor.fetchall()}
         self._series_ids, self._seen = ids, seen
         return seen
 
     def _append(self, cursor: duckdb.DuckDBPyConnection, batch: WriteBatch) -> int:
-        seen = self._load_series(cursor) if self._seen is None else self._seen
+        seen = self._load(cursor) if self._seen is None else self._seen
         series = seen.setdefault(batch.exchange, {})
         new = sift(batch.trades, series, self._known_texts(cursor, batch))
         if new:
@@ -235,11 +248,17 @@ class EmbeddedStore(Repository):
             values = [*key, book.timestamp_ns, dump_book(book)]
             cursor.execute("INSERT INTO books VALUES (?, ?, ?, ?)", values)
         if batch.position is not None:
-            cursor.execute("DELETE FROM positions WHERE exchange = ?", [batch.exchange])
-            values = [batch.exchange, *batch.position]
-            cursor.execute("INSERT INTO positions VALUES (?, ?, ?)", values)
-        self._sweep(cursor)
+            self._place(cursor, batch.exchange, batch.position)
+        self._sweep(cursor, seen)
         return len(new)
+
+    def _place(self, cursor: duckdb.DuckDBPyConnection, exchange: str, position: Position) -> None:
+        if exchange in self._placed:
+            query = "UPDATE positions SET epoch = ?, sequence = ? WHERE exchange = ?"
+        else:
+            query = "INSERT INTO positions (epoch, sequence, exchange) VALUES (?, ?, ?)"
+            self._placed.add(exchange)
+        cursor.execute(query, [*position, exchange])
 
     def _insert_trades(
         self,
@@ -255,7 +274,8 @@ class EmbeddedStore(Repository):
                 values: list[Any] = [known, exchange, symbol, series[symbol].dump()]
                 cursor.execute("INSERT INTO series VALUES (?, ?, ?, ?)", values)
                 self._series_ids[exchange, symbol] = known
-            else:
+            elif series[symbol].changed:
+                # That the highest range goes on is told by the trades themselves (`_load`).
                 values = [series[symbol].dump(), known]
                 cursor.execute("UPDATE series SET ids = ? WHERE id = ?", values)
         ids = [self._series_ids[exchange, row.symbol] for row in rows]
@@ -278,11 +298,14 @@ class EmbeddedStore(Repository):
                 known.add((symbol, trade_id))
         return known
 
-    def _sweep(self, cursor: duckdb.DuckDBPyConnection) -> None:
+    def _sweep(self, cursor: duckdb.DuckDBPyConnection, seen: dict[str, dict[str, Series]]) -> None:
         if not self._retention_ns or time.monotonic() < self._next_sweep:
             return
         self._next_sweep = time.monotonic() + SECONDS_BETWEEN_SWEEPS
         oldest = wall_ns() - self._retention_ns
+        for (exchange, symbol), number in self._series_ids.items():
+            values = [seen[exchange][symbol].dump(), number]
+            cursor.execute("UPDATE series SET ids = ? WHERE id = ?", values)
         cursor.execute("DELETE FROM trades WHERE timestamp_ns < ?", [oldest])
         cursor.execute("DELETE FROM gaps WHERE received_ns < ?", [oldest])
 

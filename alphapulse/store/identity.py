@@ -39,6 +39,12 @@ class IdRanges:
         self._first = [first for first, _ in pairs]
         self._last = [last for _, last in pairs]
         self._most = most
+        self.changed = False
+        """Whether anything but the highest range's end has changed since `pairs` was asked for."""
+
+    def extend(self, last: int) -> None:
+        """Let the highest range end there, if it ends before."""
+        self._last[-1] = max(self._last[-1], last)
 
     def add(self, number: int) -> bool:
         """Add a number. False if it was there already."""
@@ -47,6 +53,7 @@ class IdRanges:
         if index >= 0 and number <= last[index]:
             return False
         extends = index >= 0 and last[index] == number - 1
+        self.changed |= not (extends and index == len(first) - 1)
         precedes = index + 1 < len(first) and first[index + 1] == number + 1
         if extends and precedes:
             last[index] = last.pop(index + 1)
@@ -64,6 +71,7 @@ class IdRanges:
 
     def pairs(self) -> list[tuple[int, int]]:
         """The ranges, (first, last), ascending."""
+        self.changed = False
         return list(zip(self._first, self._last, strict=True))
 
 
@@ -88,6 +96,15 @@ class Series:
         """As JSON: ``{"trade": [[first, last], ...]}``."""
         document = {kind.text: ranges.pairs() for kind, ranges in self._ids.items()}
         return msgspec.json.encode(document).decode()
+
+    @property
+    def changed(self) -> bool:
+        """Whether `dump` would now give more than an extension of each kind's highest range."""
+        return any(ranges.changed for ranges in self._ids.values())
+
+    def extend(self, kind: IdKind, highest: int) -> None:
+        """Note that the highest range of a kind, which is known, goes on to this id."""
+        self._ids[kind].extend(highest)
 
     def add(self, kind: IdKind, number: int) -> bool:
         """Note an integer id. False if it was noted before."""

@@ -71,6 +71,8 @@ class RedisStore(Repository):
     address : for messages, without password
     """
 
+    pace_seconds = 0.0
+
     def __init__(
         self,
         writer: redis.asyncio.Redis,

@@ -56,6 +56,11 @@ class WriteBatch(msgspec.Struct, frozen=True, kw_only=True):
 class Store(History, MarketDataRepository, Protocol):
     """A history store: exact reading, writing, and reading as a `MarketDataRepository`."""
 
+    @property
+    def pace_seconds(self) -> float:
+        """Least time between two batches of a venue that has no more; for dear transactions."""
+        ...
+
     async def append(self, batch: WriteBatch) -> int:
         """Write a batch in one transaction; trades that are there already are left out.
 

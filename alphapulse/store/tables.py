@@ -85,6 +85,10 @@ FROM chosen GROUP BY bucket, price_exponent, size_exponent
 QUALIFY dense_rank() OVER (ORDER BY bucket * ?) <= ?
 """
 
+SELECT_HIGHEST = """
+SELECT series, id_kind, max(trade_number) FROM trades WHERE id_kind <> 2 GROUP BY series, id_kind
+"""
+
 SELECT_GAPS = """
 SELECT symbol, channel, reason, first, last, "count", since_ns, received_ns
 FROM gaps WHERE exchange = ? AND received_ns BETWEEN ? AND ? ORDER BY received_ns

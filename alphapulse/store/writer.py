@@ -1,15 +1,16 @@
 """From the rings into the store: each venue's trades, gaps and latest books, in batches.
 
 What comes in while a batch is being written makes the next one, so that a light load waits for
-nothing. The place in the ring is written with the data and read back after every failure: while the
-store is away nothing is held here, the ring is the buffer, and what it no longer holds by then is
-written down as a gap.
+nothing, unless the store asks for a pace because its transactions are dear. The place in the ring
+is written with the data and read back after every failure: while the store is away nothing is held
+here, the ring is the buffer, and what it no longer holds by then is written down as a gap.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Awaitable
 
 from alphapulse import metrics
 from alphapulse.clock import NO_TIME, NS_PER_SECOND, monotonic_ns, wall_ns
@@ -53,31 +54,34 @@ async def run_store_writer(settings: Settings, store: Store, stop: asyncio.Event
     store : where to write
     stop : ends this when set
     """
-    followers: dict[str, asyncio.Task[None]] = {}
+    followers: dict[str, _Follower] = {}
+    tasks: dict[str, asyncio.Task[None]] = {}
     stopped = asyncio.ensure_future(stop.wait())
     try:
         while True:
             # Asked before the look: what has a ring by the time of stopping is followed, too.
             stopping = stop.is_set()
             for ring in list_rings(prefix=settings.ring.prefix):
-                if ring.venue not in followers and not ring.problem:
-                    follower = _Follower(ring.venue, settings, store, stop)
-                    followers[ring.venue] = asyncio.create_task(follower.run())
+                if ring.venue not in tasks and not ring.problem:
+                    followers[ring.venue] = _Follower(ring.venue, settings, store, stop)
+                    tasks[ring.venue] = asyncio.create_task(followers[ring.venue].run())
             if stopping:
                 break
             done, _ = await asyncio.wait(
-                {stopped, *followers.values()},
+                {stopped, *tasks.values()},
                 timeout=SCAN_SECONDS,
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            for venue in [venue for venue, task in followers.items() if task in done]:
-                followers.pop(venue).result()
-        await asyncio.gather(*followers.values())
+            for venue in [venue for venue, task in tasks.items() if task in done]:
+                tasks.pop(venue).result()
+        for follower in followers.values():
+            follower.nudge()
+        await asyncio.gather(*tasks.values())
     finally:
         stopped.cancel()
-        for task in followers.values():
+        for task in tasks.values():
             task.cancel()
-        await asyncio.gather(*followers.values(), return_exceptions=True)
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
 
 
 class _Collected:
@@ -118,6 +122,7 @@ class _Follower:
         self._scratch = BookView()
         self._seen_ns = NO_TIME
         self._wait = BACKOFF_FIRST_SECONDS
+        self._sleep: asyncio.Timeout | None = None
         self._rows = metrics.STORE_ROWS.bind(exchange=venue)
         self._lag = metrics.STORE_LAG.bind(exchange=venue)
         self._overruns = metrics.RING_OVERRUNS.bind(service="store", exchange=venue)
@@ -137,7 +142,7 @@ class _Follower:
                 return
             if self._stop.is_set():
                 return
-            await self._pause(self._wait * random.uniform(0.5, 1.5))
+            await self._within(self._wait * random.uniform(0.5, 1.5), _never())
             self._wait = min(self._wait * 2, BACKOFF_MAX_SECONDS)
 
     async def _session(self) -> None:
@@ -158,14 +163,16 @@ class _Follower:
                 collected = self._collect(reader)
                 over = ended and collected.drained
                 due = stopping or monotonic_ns() - written_ns >= POSITION_NS
+                if collected or due:
+                    self._lag.set(reader.lag)
                 position = BEGINNING if over else reader.position
                 if collected or over or (due and position != written):
                     await self._write(collected, position)
                     written, written_ns = position, monotonic_ns()
                 if over or (stopping and collected.drained):
                     return
-                if collected.drained and not collected:
-                    await self._news(reader)
+                if collected.drained:
+                    await self._rest(reader, written_something=bool(collected))
                 await asyncio.sleep(0)
         finally:
             reader.close()
@@ -218,7 +225,6 @@ class _Follower:
             room = self._settings.buffer_size - len(collected.trades)
             if monotonic_ns() >= until_ns:
                 break
-        self._lag.set(reader.lag)
         return collected
 
     def _take(self, batch: Batch, collected: _Collected) -> None:
@@ -282,20 +288,28 @@ class _Follower:
         self._rows.inc(await self._store.append(batch))
         self._wait = BACKOFF_FIRST_SECONDS
 
-    async def _news(self, reader: RingReader) -> None:
-        """Wait until the ring has something, it may be over, or the writer is stopped."""
-        tasks = {
-            asyncio.ensure_future(reader.ready()),
-            asyncio.ensure_future(self._stop.wait()),
-        }
-        try:
-            await asyncio.wait(tasks, timeout=SCAN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    def nudge(self) -> None:
+        """End a wait for news: the writer was told to stop."""
+        if self._sleep is not None:
+            self._sleep.reschedule(asyncio.get_running_loop().time())
 
-    async def _pause(self, seconds: float) -> None:
-        stopped = asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait({stopped}, timeout=seconds)
-        stopped.cancel()
+    async def _rest(self, reader: RingReader, *, written_something: bool) -> None:
+        """Wait for the next batch's time, and for news if the last one brought none."""
+        if self._store.pace_seconds:
+            await self._within(self._store.pace_seconds, _never())
+        elif not written_something:
+            await self._within(SCAN_SECONDS, reader.ready())
+
+    async def _within(self, seconds: float, event: Awaitable[None]) -> None:
+        """Wait for something for a while, or until somebody nudges."""
+        try:
+            async with asyncio.timeout(seconds) as self._sleep:
+                await event
+        except TimeoutError:
+            return
+        finally:
+            self._sleep = None
+
+
+def _never() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()
