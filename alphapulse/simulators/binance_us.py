@@ -180,7 +180,9 @@ class BinanceUsSimulator(BinanceRest):
             self._batches.add(book, event.changes, event.t_ns)
             if not self._batches.milliseconds:
                 self.flush_batches()
-        if event.fills:
+        if event.fills and (
+            ("trade", symbol) in self.topics or ("aggTrade", symbol) in self.topics
+        ):
             self._send_fills(event.t_ns, book, event.fills)
 
     def batch_due_ns(self) -> int | None:
