@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from picows import WSMsgType
 from structlog.testing import capture_logs
 
+from alphapulse.collectors.daemon import run_venue
 from alphapulse.model import BookState, Heartbeat, Reason
 from alphapulse.simulators import (
     BinanceUsSimulator,
@@ -20,7 +22,7 @@ from alphapulse.simulators import (
     Market,
     VenueSimulator,
 )
-from tests.collecting import Collecting, collecting
+from tests.collecting import TIMEOUT_SECONDS, Collecting, collecting, settings_at
 
 SYMBOLS = ("BTC-USD", "ETH-USD", "SOL-USD")
 DIALECTS: list[tuple[type[VenueSimulator], dict[str, Any]]] = [
@@ -86,7 +88,7 @@ async def test_a_connection_that_goes_silent_is_replaced(
 
 async def test_a_quiet_market_is_left_alone(ring_prefix: str) -> None:
     simulator = KrakenSimulator(market())
-    async with collecting(simulator, ring_prefix, silence_seconds=1.5) as collector:
+    async with collecting(simulator, ring_prefix, silence_seconds=2.5) as collector:
         await collector.until_live(*SYMBOLS)
         simulator.pause()
         await seconds_pass(collector, 4)
@@ -98,7 +100,7 @@ async def test_a_quiet_market_is_left_alone(ring_prefix: str) -> None:
 
 async def test_silence_in_maintenance_is_no_stall(ring_prefix: str) -> None:
     simulator = KrakenSimulator(market())
-    async with collecting(simulator, ring_prefix, silence_seconds=1.5) as collector:
+    async with collecting(simulator, ring_prefix, silence_seconds=2.5) as collector:
         await collector.until_live(*SYMBOLS)
         simulator.faults.maintenance()
         simulator.faults.lose_heartbeats()
@@ -288,3 +290,37 @@ async def test_symbols_are_spread_over_connections(ring_prefix: str) -> None:
         await collector.until_equal(*SYMBOLS)
         for other in set(SYMBOLS) - {symbol}:
             assert lost not in collector.follower.history(other)
+
+
+async def test_a_server_that_speaks_something_else_is_tried_again(ring_prefix: str) -> None:
+    answers = [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi", b"\x00" * 100]
+    tried: list[int] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tried.append(len(tried))
+        with suppress(ConnectionError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answers[tried[-1] % len(answers)])
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    settings = settings_at(
+        "kraken",
+        f"ws://127.0.0.1:{port}",
+        "http://127.0.0.1:1",
+        ring_prefix,
+        connect_timeout_seconds=0.5,
+    )
+    stop = asyncio.Event()
+    with capture_logs() as logs:
+        collector = asyncio.create_task(run_venue("kraken", settings, stop=stop))
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while len([line for line in logs if line["event"] == "connection failed"]) < 4:
+                assert not collector.done()
+                await asyncio.sleep(0.02)
+        stop.set()
+        await collector
+    server.close()
+    await server.wait_closed()

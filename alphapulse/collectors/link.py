@@ -120,6 +120,8 @@ class Link(WSListener):
         except asyncio.CancelledError:
             link.lose(Reason.STOPPED, "connecting was interrupted")
             raise
+        if link._transport is None:
+            raise VenueError(name, "no connection: it was closed during the handshake")
         try:
             await link.send(channel.open(wall_ns()))
         except BaseException:

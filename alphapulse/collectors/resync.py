@@ -221,6 +221,9 @@ class Resynchroniser:
             self._feed.wanted.setdefault(symbol, self._feed.books[symbol].reason)
         except RingError as error:
             self._context.fail(error)
+        except Exception:
+            # A fault of ours with one symbol costs that symbol's try, not the others' books.
+            log.exception("asking for a snapshot failed", exchange=self._context.venue.name)
         finally:
             repair.task = None
             self._context.touch()

@@ -185,7 +185,7 @@ class Session:
             settings.silence_seconds,
             settings.pong_timeout_seconds,
             settings.acknowledge_timeout_seconds,
-            settings.backoff_first_seconds,
+            4 * settings.backoff_first_seconds,
         )
         pause = min(LONGEST_TICK_SECONDS, shortest / TICKS_PER_TIMEOUT)
         while True:
