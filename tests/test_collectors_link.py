@@ -139,6 +139,10 @@ async def test_a_frozen_connection_that_answers_pings_is_replaced(ring_prefix: s
         await collector.until_live(*SYMBOLS)
         simulator.faults.silence()
         await collector.venue_until(lambda: simulator.counts["connections"] >= 2)
+        # The first update of the new connection shows what the frozen one kept back.
+        missed = (BookState.INVALID, Reason.GAP)
+        history = collector.follower.history
+        await collector.until(lambda: all(missed in history(symbol) for symbol in SYMBOLS))
         await collector.until_equal(*SYMBOLS)
 
 
