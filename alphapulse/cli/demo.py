@@ -61,7 +61,7 @@ async def _run(simulation: SimulationSettings, overrides: dict[str, Any], folder
     try:
         async with start_simulators(simulation) as simulators:
             settings = _settings(simulators, overrides, folder)
-            async with run_stack(settings, stop) as stack:
+            async with run_stack(settings) as stack:
                 if await stack.healthy(stop, say):
                     _announce(stack)
                 await stop.wait()

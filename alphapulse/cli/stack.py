@@ -89,8 +89,10 @@ class Stack:
 
 
 @asynccontextmanager
-async def run_stack(settings: Settings, stop: asyncio.Event) -> AsyncIterator[Stack]:
+async def run_stack(settings: Settings) -> AsyncIterator[Stack]:
     """Start collectors, stream and API, each under supervision; end them on leaving.
+
+    The collectors end first, so that what they still had reaches clients and history.
 
     Raises
     ------
@@ -98,11 +100,12 @@ async def run_stack(settings: Settings, stop: asyncio.Event) -> AsyncIterator[St
         a service gave up at its start
     """
     stack = Stack(settings)
-    running: list[asyncio.Task[int]] = []
+    running: list[tuple[asyncio.Task[int], asyncio.Event]] = []
 
     def start(settings: Settings, *children: Child) -> list[Supervised]:
+        stop = asyncio.Event()
         supervised = [Supervised(child, settings, stop) for child in children]
-        running.append(asyncio.create_task(supervise(supervised, stop)))
+        running.append((asyncio.create_task(supervise(supervised, stop)), stop))
         return supervised
 
     try:
@@ -113,8 +116,9 @@ async def run_stack(settings: Settings, stop: asyncio.Event) -> AsyncIterator[St
         stack.settings = _with_port(stack.settings, "api", await _port_of(api))
         yield stack
     finally:
-        stop.set()
-        await asyncio.gather(*running, return_exceptions=True)
+        for task, stop in running:
+            stop.set()
+            await asyncio.wait({task})
 
 
 async def _port_of(service: Supervised) -> int:

@@ -69,7 +69,7 @@ def command(
 async def _run(settings: Settings) -> int:
     stop = stop_event()
     try:
-        async with run_stack(settings, stop) as stack:
+        async with run_stack(settings) as stack:
             _announce(stack)
             if await stack.healthy(stop, say):
                 say("all books are live")
