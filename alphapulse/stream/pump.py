@@ -90,7 +90,9 @@ class Pump:
             return  # what is still to be read comes first
         if info is None or not info.alive:
             if venue.connected:
-                log.warning("ring without a writer", exchange=venue.exchange)
+                # A ring that is gone was closed properly; one without its owner was not.
+                tell = log.info if info is None else log.warning
+                tell("ring without a writer", exchange=venue.exchange)
                 venue.lost()
         elif info.stuck:
             venue.suspend()
