@@ -28,8 +28,9 @@ class Book:
     def clear(self) -> None:
         """Remove all levels."""
     def load(self, stage: LevelStage) -> None:
-        """Replace the book by the staged levels, in any order; of a price that comes twice the
-        last size counts.
+        """Replace the book by the staged levels, in any order.
+
+        Of a price that comes twice the last size counts.
 
         Raises
         ------

@@ -1,7 +1,5 @@
 from typing import Self
 
-from typing_extensions import Buffer
-
 from alphapulse._core.book import Book
 from alphapulse._core.changes import ChangeSet
 
