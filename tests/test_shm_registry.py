@@ -63,7 +63,7 @@ def test_slot_of_a_killed_reader_is_free(ring_prefix: str, writer: RingWriter) -
 def test_reader_without_a_slot_reads_all_the_same(
     ring_prefix: str, writer: RingWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("alphapulse._core.ring.READERS_SLOTS", 1)
+    monkeypatch.setattr("alphapulse.shm.slots.READERS_SLOTS", 1)
     with (
         RingReader("kraken", prefix=ring_prefix),
         RingReader("kraken", prefix=ring_prefix) as second,

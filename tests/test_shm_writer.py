@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from alphapulse._core import ring as core
+from alphapulse._core.segment import segment_bytes
 from alphapulse.clock import wall_ns
 from alphapulse.errors import RingBusy, RingError, RingSpaceError, RingTooSmall
 from alphapulse.shm import RingReader, RingWriter, list_rings, remove_dead
@@ -294,7 +294,7 @@ ring.close()
         done = subprocess.run(
             [sys.executable, "-c", code, name], capture_output=True, text=True, check=True
         )
-        assert done.stdout.split() == ["ALPRING1", str(core.segment_bytes(1 << 16, 8))]
+        assert done.stdout.split() == ["ALPRING1", str(segment_bytes(1 << 16, 8))]
         assert done.stderr == ""
         assert (FOLDER / name).exists()
 

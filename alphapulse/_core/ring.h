@@ -36,6 +36,8 @@
 #define AP_BLOCKS 1024u
 #define AP_MIN_BLOCK 4096u
 #define AP_NO_POSITION UINT64_MAX
+#define AP_MAX_SEQUENCE ((1ull << 48) - 1)
+#define AP_ENTRY_RECORD 448u /* the longest instrument record */
 #define AP_SHARE 8u /* a record, and all live snapshots together, take at most capacity / 8 */
 #define AP_SLOTS 255u
 
@@ -91,7 +93,7 @@ typedef struct {
     _Atomic uint64_t snapshot_position;
     _Atomic uint64_t snapshot_sequence;
     uint8_t to_64[32];
-    uint8_t record[448];
+    uint8_t record[AP_ENTRY_RECORD];
 } ap_entry;
 
 _Static_assert(sizeof(ap_entry) == 512, "directory entry");

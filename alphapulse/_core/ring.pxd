@@ -1,8 +1,24 @@
-"""The ring's native core, for other native modules: `Producer.put` writes without the interpreter."""
+"""The ring's memory layout and the loops in which two processes meet, as ring.h has them."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 cdef extern from "ring.h" nogil:
+    enum:
+        AP_MAGIC
+        AP_READERS_MAGIC
+        AP_VERSION
+        AP_HEADER_BYTES
+        AP_RECORD_HEADER
+        AP_SHARE
+        AP_SLOTS
+        AP_READERS_BYTES
+        AP_ENTRY_RECORD
+    const uint64_t AP_MIN_CAPACITY
+    const uint64_t AP_MAX_CAPACITY
+    const uint64_t AP_NO_POSITION
+    const uint64_t AP_MAX_SEQUENCE
+    const int CLOCK_REALTIME
+
     ctypedef struct ap_header:
         uint64_t magic
         uint32_t version
@@ -44,108 +60,41 @@ cdef extern from "ring.h" nogil:
     ctypedef struct ap_slot:
         pass
 
+    int ap_lay_out(uint64_t capacity, uint64_t max_instruments, ap_geometry *out)
+    void ap_attach(ap_ring *ring, void *memory, const ap_geometry *at)
+    uint64_t ap_announced(const ap_header *header)
+    uint64_t ap_committed(const ap_header *header)
+    uint64_t ap_sequence(const ap_header *header)
+    int64_t ap_heartbeat_ns(const ap_header *header)
+    uint32_t ap_ended(const ap_header *header)
+    int64_t ap_ended_ns(const ap_header *header)
+    uint32_t ap_instrument_count(const ap_header *header)
+    void ap_set_heartbeat_ns(ap_header *header, int64_t value)
+    void ap_set_ended(ap_header *header, uint32_t value)
+    void ap_set_ended_ns(ap_header *header, int64_t value)
+    void ap_set_instrument_count(ap_header *header, uint32_t value)
+    uint64_t ap_block(const ap_ring *ring, uint64_t block)
+    uint64_t ap_word(const ap_ring *ring, uint64_t position)
+    uint64_t ap_padded(uint64_t length)
+    void ap_put(ap_ring *ring, uint64_t position, uint64_t sequence, int64_t published_ns,
+                const uint8_t *record, uint64_t length)
+    void ap_copy(const ap_ring *ring, uint64_t position, uint64_t bytes, uint8_t *to)
+    bint ap_torn(const ap_ring *ring, uint64_t position)
+    void ap_set_snapshot(ap_entry *entry, uint64_t position, uint64_t sequence)
+    uint64_t ap_snapshot_position(const ap_entry *entry)
+    uint64_t ap_snapshot_sequence(const ap_entry *entry)
+    void ap_set_state(ap_entry *entry, uint32_t state)
+    uint32_t ap_state(const ap_entry *entry)
+    void ap_wake_all(const ap_header *header)
+    int ap_wake_sleepers(ap_header *header, ap_readers *readers)
+    bint ap_news(const ap_header *header, uint64_t position, uint32_t ended)
+    int64_t ap_now(int clock)
+    bint ap_spin(const ap_header *header, uint64_t position, uint32_t ended, int64_t spin_ns)
+    bint ap_wait(const ap_header *header, ap_readers *readers, ap_slot *slot, uint64_t position,
+                 uint32_t ended, int64_t timeout_ns)
+    void ap_set_slot(ap_slot *slot, uint64_t epoch, uint64_t sequence)
+    void ap_set_slot_pid(ap_slot *slot, uint32_t pid)
 
-cdef class Segment:
-    cdef Py_buffer view
-    cdef bint held
-    cdef ap_ring ring
-    cdef readonly bint writable
-    cdef readonly str name
-
-
-cdef class ReadersPage:
-    cdef Py_buffer view
-    cdef bint held
-    cdef ap_readers *readers
-    cdef ap_slot *slots
-
-
-cdef struct Live:
-    int32_t before
-    int32_t after
-    bint linked
-    uint64_t bytes
-    uint64_t position
-    int64_t written_ns
-
-
-cdef class Producer:
-    cdef readonly Segment segment
-    cdef ReadersPage readers
-    cdef ap_ring *ring
-    cdef object clock
-    cdef bint native_clock
-    cdef Live *live
-    cdef int32_t *entry_of
-    cdef int32_t sentinel
-    cdef uint64_t live_bytes
-    cdef uint64_t live_count
-    cdef uint64_t next_position
-    cdef uint64_t last_sequence
-    cdef int64_t last_published_ns
-    cdef int64_t due_ns
-    cdef double due_credit
-    cdef readonly uint64_t wakes
-
-    cdef uint64_t put(self, const uint8_t *record, uint64_t length,
-                      int64_t published_ns) except 0
-    cdef int64_t now(self) except? -1
-    cdef int32_t check_book(self, int kind, int instrument, uint64_t padded) except -2
-    cdef int32_t announce(self, const uint8_t *record, uint64_t length, int instrument) except -2
-    cdef void link(self, int32_t entry, uint64_t position, uint64_t padded,
-                   int64_t written_ns) noexcept nogil
-    cdef void unlink(self, int32_t entry) noexcept nogil
-
-
-cdef struct Trace:
-    uint64_t position
-    uint64_t first
-    uint64_t after
-    uint64_t last
-    uint64_t dropped
-
-
-cdef class Chunk:
-    cdef uint8_t *data
-    cdef Py_ssize_t size
-
-
-cdef class RawRecord:
-    cdef Chunk chunk
-    cdef uint8_t *start
-    cdef Py_ssize_t length
-
-
-cdef class Records:
-    cdef Chunk chunk
-    cdef Py_ssize_t begin
-    cdef Py_ssize_t end
-    cdef Py_ssize_t count
-
-
-cdef class Consumer:
-    cdef readonly Segment segment
-    cdef ReadersPage readers
-    cdef ap_slot *slot
-    cdef Chunk chunk
-    cdef Py_ssize_t begin
-    cdef Py_ssize_t end
-    cdef Py_ssize_t staged
-    cdef uint64_t position
-    cdef uint64_t expected
-    cdef uint64_t filter_until
-    cdef bint drop_history
-    cdef bint lapped
-    cdef uint64_t told
-    cdef uint8_t *synced
-
-    cdef void tell(self) noexcept
-    cdef uint64_t before_sequence(self, uint64_t sequence, uint64_t committed) noexcept nogil
-    cdef void place(self, uint64_t position, uint64_t sequence, uint64_t filter_until,
-                    bint drop_history) noexcept nogil
-    cdef uint64_t oldest_snapshot(self) noexcept nogil
-    cdef int fill(self, Py_ssize_t limit) except -1
-    cdef int reserve(self, uint64_t room) except -1
-    cdef uint64_t accept(self, uint64_t room) except? 1
-    cdef Records take(self, Py_ssize_t limit)
-    cdef object recover(self)
+cdef enum:
+    # Where the names of an instrument record begin.
+    NAMES_AT = 64

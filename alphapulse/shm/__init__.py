@@ -1,6 +1,6 @@
 """The shared-memory ring: one writer a venue, any number of readers, and who is there."""
 
-from alphapulse._core.ring import RawRecord
+from alphapulse._core.records import RawRecord
 from alphapulse.shm.batch import TRADE_ROW, Batch
 from alphapulse.shm.names import DEFAULT_PREFIX, ring_id
 from alphapulse.shm.reader import Position, RingReader

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alphapulse._core import ring as core
+from alphapulse._core.consumer import Consumer
 from alphapulse.delta import decode
 from alphapulse.errors import RecordError, RingCorrupt
 from alphapulse.model import BookState, Instrument, InstrumentDefined
@@ -22,7 +22,7 @@ class Attachment:
         self.mapping = mapping
         self.segment = view(mapping)
         self.epoch = self.segment.epoch
-        self.consumer = core.Consumer(self.segment)
+        self.consumer = Consumer(self.segment)
         self.instruments: dict[int, Instrument] = {}
         self._venue = venue
         self._known = 0

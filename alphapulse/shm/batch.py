@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from alphapulse._core import ring as core
+from alphapulse._core.records import RawRecord, Records
 from alphapulse.delta import decode
 from alphapulse.model import Event, Instrument, InstrumentDefined, Overrun, RecordType
 
@@ -59,7 +59,7 @@ class Batch:
         exchange: str,
         epoch: int,
         instruments: dict[int, Instrument],
-        records: core.Records | None = None,
+        records: Records | None = None,
         overrun: Overrun | None = None,
     ) -> None:
         self.exchange = exchange
@@ -74,7 +74,7 @@ class Batch:
     def __bool__(self) -> bool:
         return self._records is not None or self.overrun is not None
 
-    def __iter__(self) -> Iterator[core.RawRecord]:
+    def __iter__(self) -> Iterator[RawRecord]:
         return iter(()) if self._records is None else iter(self._records)
 
     @property

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from types import TracebackType
 from typing import Literal, NamedTuple
 
-from alphapulse._core import ring as core
+from alphapulse._core.records import Records
+from alphapulse._core.segment import OPEN, SUPERSEDED
 from alphapulse.clock import monotonic_ns
 from alphapulse.errors import RingCorrupt, RingError, RingNotFound
 from alphapulse.model import BookState, Event, Instrument, Overrun, Reason
@@ -164,7 +165,7 @@ class RingReader:
             if not self._advance():
                 return Batch(self.venue, here.epoch, here.instruments)
         here.refresh()
-        if isinstance(found, core.Records):
+        if isinstance(found, Records):
             return Batch(self.venue, here.epoch, here.instruments, found)
         first, last, count = found
         overrun = Overrun(
@@ -180,13 +181,13 @@ class RingReader:
     def _advance(self) -> bool:
         """Move to the next epoch if this one is over and read; whether that was done."""
         here = self._here
-        if here.segment.ended != core.SUPERSEDED:
+        if here.segment.ended != SUPERSEDED:
             now_ns = monotonic_ns()
             if now_ns < self._look_at_ns:
                 return False
             self._look_at_ns = now_ns + _LOOK_NS
             self._take_slot()
-            if here.segment.ended == core.OPEN and not here.abandoned():
+            if here.segment.ended == OPEN and not here.abandoned():
                 return False
         # Asked after the end was seen: nothing more is committed behind it.
         if not here.consumer.drained:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from alphapulse._core import ring as core
+from alphapulse._core.segment import CLOSED
 from alphapulse.clock import wall_ns
 from alphapulse.errors import RingCorrupt, RingNotFound
 from alphapulse.shm import liveness, slots
@@ -173,6 +173,6 @@ def _remove_ring(name: str, removed: list[str]) -> bool:
 def _end(mapping: Mapping) -> None:
     """Tell the readers of a dead segment that nothing more comes."""
     try:
-        view(mapping, writable=True).end(core.CLOSED, wall_ns())
+        view(mapping, writable=True).end(CLOSED, wall_ns())
     except RingCorrupt:
         return  # no ring: nobody reads it

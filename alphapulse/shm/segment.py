@@ -13,7 +13,7 @@ import os
 import stat
 from pathlib import Path
 
-from alphapulse._core import ring as core
+from alphapulse._core.segment import Segment
 from alphapulse.errors import RingCorrupt, RingNotFound, RingSpaceError
 from alphapulse.shm import liveness
 from alphapulse.shm.names import FOLDER, temporary_name
@@ -128,7 +128,7 @@ def _map(path: Path, held: liveness.Held, size: int, writable: bool) -> mmap.mma
         os.close(fd)
 
 
-def view(mapping: Mapping, *, writable: bool = False) -> core.Segment:
+def view(mapping: Mapping, *, writable: bool = False) -> Segment:
     """The ring in a mapping, its geometry checked.
 
     Raises
@@ -136,4 +136,4 @@ def view(mapping: Mapping, *, writable: bool = False) -> core.Segment:
     RingCorrupt
         the header doesn't describe a ring of this size
     """
-    return core.Segment(mapping.memory, mapping.path.name, writable=writable)
+    return Segment(mapping.memory, mapping.path.name, writable=writable)

@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from alphapulse._core import ring as core
+from alphapulse._core.segment import READERS_BYTES, READERS_SLOTS, ReadersPage
 from alphapulse.errors import RingCorrupt, RingNotFound
 from alphapulse.shm import liveness
 from alphapulse.shm.names import FOLDER, readers_name
@@ -40,7 +40,7 @@ def readers_path(name: str) -> Path:
     return FOLDER / readers_name(name)
 
 
-def open_page(name: str, mode: int, gid: int | None) -> core.ReadersPage:
+def open_page(name: str, mode: int, gid: int | None) -> ReadersPage:
     """The writer's side: the page that is there, or a new one if that is of no use.
 
     Raises
@@ -52,14 +52,14 @@ def open_page(name: str, mode: int, gid: int | None) -> core.ReadersPage:
     try:
         mapping = open_segment(path, writable=True)
         if os.fstat(mapping.held.fd).st_uid == os.geteuid():
-            page = core.ReadersPage(mapping.memory)
+            page = ReadersPage(mapping.memory)
             mapping.close()
             return page
         mapping.close()
     except (RingNotFound, RingCorrupt, PermissionError):
         pass  # nothing there, or nothing of ours: it is replaced
-    mapping = create_segment(readers_name(name), core.READERS_BYTES, mode, gid)
-    page = core.ReadersPage(mapping.memory, create=True)
+    mapping = create_segment(readers_name(name), READERS_BYTES, mode, gid)
+    page = ReadersPage(mapping.memory, create=True)
     mapping.path.replace(path)
     mapping.close()
     return page
@@ -71,7 +71,7 @@ class Slot:
     def __init__(self, mapping: Mapping, index: int) -> None:
         self._mapping = mapping
         self.index = index
-        self.page = core.ReadersPage(mapping.memory)
+        self.page = ReadersPage(mapping.memory)
         self.page.set_pid(index, os.getpid())
 
     def is_at(self, path: Path) -> bool:
@@ -94,7 +94,7 @@ def claim(name: str) -> Slot | None:
         mapping = open_segment(readers_path(name), writable=True)
     except (RingNotFound, RingCorrupt, PermissionError):
         return None
-    for index in range(core.READERS_SLOTS):
+    for index in range(READERS_SLOTS):
         if liveness.lock(mapping.held.fd, index, 1):
             try:
                 return Slot(mapping, index)
@@ -117,7 +117,7 @@ def list_readers(name: str, epoch: int, sequence: int) -> list[ReaderInfo]:
         return []
     found = []
     try:
-        for index in range(min(core.READERS_SLOTS, len(mapping.memory) // _SLOT_BYTES - 1)):
+        for index in range(min(READERS_SLOTS, len(mapping.memory) // _SLOT_BYTES - 1)):
             fields = _SLOT.unpack_from(mapping.memory, (index + 1) * _SLOT_BYTES)
             if fields[0] and liveness.locked(mapping.held.fd, index, 1):
                 pid, sleeping, reads, given = fields

@@ -7,9 +7,9 @@ import contextlib
 from queue import SimpleQueue
 from threading import Thread
 
-from alphapulse._core import ring as core
+from alphapulse._core.consumer import Consumer
 
-_Task = tuple[asyncio.AbstractEventLoop, asyncio.Future[None], core.Consumer, int, int, int]
+_Task = tuple[asyncio.AbstractEventLoop, asyncio.Future[None], Consumer, int, int, int]
 
 
 class Watcher:
@@ -20,16 +20,14 @@ class Watcher:
         self._thread = Thread(target=_run, args=(self._tasks,), name=name, daemon=True)
         self._thread.start()
 
-    async def news(
-        self, consumer: core.Consumer, spin_ns: int, timeout_ns: int, ended: int
-    ) -> None:
+    async def news(self, consumer: Consumer, spin_ns: int, timeout_ns: int, ended: int) -> None:
         """Return when `Consumer.wait` has returned."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         self._tasks.put((loop, future, consumer, spin_ns, timeout_ns, ended))
         await future
 
-    def stop(self, consumer: core.Consumer) -> None:
+    def stop(self, consumer: Consumer) -> None:
         """End the thread, which may be waiting for this consumer's ring."""
         self._tasks.put(None)
         consumer.nudge()

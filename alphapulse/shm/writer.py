@@ -10,7 +10,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
-from alphapulse._core import ring as core
+from alphapulse._core.producer import Producer
+from alphapulse._core.segment import (
+    CLOSED,
+    MIN_CAPACITY,
+    OPEN,
+    SUPERSEDED,
+    Segment,
+    initialise,
+    segment_bytes,
+)
 from alphapulse.clock import wall_ns
 from alphapulse.errors import RingBusy, RingCorrupt, RingNotFound
 from alphapulse.shm import liveness, slots
@@ -41,7 +50,7 @@ class Predecessor(NamedTuple):
     published_ns: int
 
 
-class RingWriter(core.Producer):
+class RingWriter(Producer):
     """The one writer of a venue's ring.
 
     Parameters
@@ -82,8 +91,8 @@ class RingWriter(core.Producer):
         self._retired: list[tuple[Path, int]] = []
         self.predecessor: Predecessor | None = None
         capacity = round_up(size_bytes)
-        core.segment_bytes(capacity, max_instruments)
-        segment: core.Segment | None = None
+        segment_bytes(capacity, max_instruments)
+        segment: Segment | None = None
         while segment is None:
             old = _take_over(self.name, self._path)
             self.predecessor = _last_of(old)
@@ -98,16 +107,16 @@ class RingWriter(core.Producer):
         self._page = page
         self._collect_retired()
 
-    def _replace(self, old: Mapping | None, capacity: int) -> core.Segment | None:
+    def _replace(self, old: Mapping | None, capacity: int) -> Segment | None:
         """Put a new segment in the old one's place; None if another writer was faster."""
         global _last_epoch
-        total = core.segment_bytes(capacity, self._max_instruments)
+        total = segment_bytes(capacity, self._max_instruments)
         mode = 0o600 if self._gid is None else 0o640
         new = create_segment(self.name, total, mode, self._gid)
         now_ns = self._clock()
         before = self.predecessor.epoch if self.predecessor else 0
         self.epoch = _last_epoch = max(now_ns // 1_000_000, _last_epoch + 1, before + 1)
-        core.initialise(
+        initialise(
             new.memory,
             capacity=capacity,
             max_instruments=self._max_instruments,
@@ -163,7 +172,7 @@ class RingWriter(core.Producer):
         capacity = round_up(size_bytes)
         if capacity <= segment.capacity:
             raise ValueError(f"{self.name} has {segment.capacity} bytes, {size_bytes} are no more")
-        core.segment_bytes(capacity, self._max_instruments)
+        segment_bytes(capacity, self._max_instruments)
         old, epoch, before = self._mapping, self.epoch, self.predecessor
         self.predecessor = Predecessor(epoch, self.sequence, self.published_ns)
         try:
@@ -180,7 +189,7 @@ class RingWriter(core.Producer):
         segment = self.segment
         if segment is None:
             return
-        segment.end(core.CLOSED, wall_ns())
+        segment.end(CLOSED, wall_ns())
         self.stop_segment()
         for path, _until in self._retired:
             path.unlink(missing_ok=True)
@@ -205,7 +214,7 @@ class RingWriter(core.Producer):
 
 def round_up(size_bytes: int) -> int:
     """The capacity of a ring that was asked for with this size."""
-    return max(1 << (size_bytes - 1).bit_length(), core.MIN_CAPACITY) if size_bytes > 0 else 0
+    return max(1 << (size_bytes - 1).bit_length(), MIN_CAPACITY) if size_bytes > 0 else 0
 
 
 def remove_unowned(path: Path) -> bool:
@@ -292,7 +301,7 @@ def _publish(old: Mapping | None, new: Mapping, path: Path, old_epoch: int) -> b
         retired.hardlink_to(path)
     new.path.replace(path)
     if old_epoch:
-        view(old, writable=True).end(core.SUPERSEDED, wall_ns())
+        view(old, writable=True).end(SUPERSEDED, wall_ns())
     old.close()
     return True
 
@@ -311,8 +320,8 @@ def _mark_ended(path: Path) -> int:
     except RingCorrupt:
         return 0
     else:
-        if segment.ended == core.OPEN:
-            segment.end(core.SUPERSEDED, wall_ns())
+        if segment.ended == OPEN:
+            segment.end(SUPERSEDED, wall_ns())
         return segment.ended_ns
     finally:
         mapping.close()

@@ -1,0 +1,149 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Records that were copied out of a ring."""
+
+cimport cython
+from cpython.buffer cimport (
+    PyBUF_WRITABLE,
+    PyBuffer_FillInfo,
+    PyBuffer_Release,
+    PyObject_GetBuffer,
+)
+from cpython.memoryview cimport PyMemoryView_FromObject
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy
+
+from alphapulse._core.ring cimport AP_MAX_SEQUENCE, ap_padded
+from alphapulse._core.wire cimport TRADE, get_u32, get_u64, put_u64
+
+
+@cython.no_gc
+cdef class Chunk:
+    """Private memory that records were copied to; lives as long as a view of it."""
+
+    def __dealloc__(self):
+        free(self.data)
+
+
+@cython.freelist(256)
+@cython.no_gc
+cdef class RawRecord:
+    """One record as it lies in the ring; itself a read-only buffer of its bytes.
+
+    Its bytes are a copy of the ring's and stay valid as long as this object or a view of it lives.
+    """
+
+    def __getbuffer__(self, Py_buffer *view, int flags):
+        PyBuffer_FillInfo(view, self, self.start, self.length, True, flags)
+
+    def __len__(self):
+        return self.length
+
+    @property
+    def data(self):
+        """The record's bytes, without padding."""
+        return PyMemoryView_FromObject(self)
+
+    @property
+    def type(self):
+        return self.start[4]
+
+    @property
+    def flags(self):
+        return self.start[5]
+
+    @property
+    def instrument(self):
+        """Id of the instrument, 0 where none is meant."""
+        return self.start[6] | self.start[7] << 8
+
+    @property
+    def sequence(self):
+        return get_u64(self.start + 8) & AP_MAX_SEQUENCE
+
+    @property
+    def exchange_ns(self):
+        return <int64_t>get_u64(self.start + 16)
+
+    @property
+    def received_ns(self):
+        return <int64_t>get_u64(self.start + 24)
+
+    @property
+    def published_ns(self):
+        return <int64_t>get_u64(self.start + 32)
+
+
+cdef class Records:
+    """A run of records: `len`, iteration over `RawRecord`."""
+
+    def __len__(self):
+        return self.count
+
+    def __iter__(self):
+        cdef RecordIterator iterator = RecordIterator.__new__(RecordIterator)
+        iterator.chunk = self.chunk
+        iterator.begin = self.begin
+        iterator.end = self.end
+        return iterator
+
+    @property
+    def nbytes(self):
+        """Bytes of all records, padding included."""
+        return self.end - self.begin
+
+    def count_type(self, int kind, uint64_t length):
+        """How many records have this type and at least this length."""
+        cdef Py_ssize_t at = self.begin, found = 0
+        while at < self.end:
+            if self.chunk.data[at + 4] == kind and get_u32(self.chunk.data + at) >= length:
+                found += 1
+            at += ap_padded(get_u32(self.chunk.data + at))
+        return found
+
+    def trades_into(self, rows):
+        """Fill rows of 64 bytes, one per trade record; their layout is `alphapulse.shm.TRADE_ROW`.
+
+        Returns the number of rows filled.
+        """
+        cdef Py_buffer view
+        cdef Py_ssize_t at = self.begin, found = 0
+        cdef uint8_t *row
+        cdef const uint8_t *record
+        PyObject_GetBuffer(rows, &view, PyBUF_WRITABLE)
+        try:
+            while at < self.end and (found + 1) * 64 <= view.len:
+                record = self.chunk.data + at
+                at += ap_padded(get_u32(record))
+                if record[4] != TRADE or get_u32(record) < 72:
+                    continue
+                row = <uint8_t *>view.buf + found * 64
+                put_u64(row, get_u64(record + 8) & AP_MAX_SEQUENCE)
+                memcpy(row + 8, record + 16, 24)
+                memcpy(row + 32, record + 40, 30)
+                memcpy(row + 62, record + 6, 2)
+                found += 1
+        finally:
+            PyBuffer_Release(&view)
+        return found
+
+
+@cython.no_gc
+cdef class RecordIterator:
+    cdef Chunk chunk
+    cdef Py_ssize_t begin
+    cdef Py_ssize_t end
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        cdef RawRecord record
+        if self.begin >= self.end:
+            raise StopIteration
+        record = RawRecord.__new__(RawRecord)
+        record.chunk = self.chunk
+        record.start = self.chunk.data + self.begin
+        record.length = get_u32(record.start)
+        self.begin += ap_padded(record.length)
+        return record

@@ -1,0 +1,71 @@
+"""The reading side of a ring: what it gives, when, and what it refuses."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from alphapulse._core.consumer import Consumer
+from alphapulse._core.segment import (
+    CLOSED,
+    OPEN,
+    READERS_BYTES,
+    READERS_SLOTS,
+    ReadersPage,
+    Segment,
+)
+from alphapulse.errors import RingCorrupt
+from tests.ring_memory import CAPACITY, RING_ID, SECOND, given_by, heap, new_ring, producer
+from tests.ring_records import UNKNOWN, record
+
+
+def test_only_a_commit_gives_a_record() -> None:
+    """A writer killed between its announcement and its commit has written nothing."""
+    memory = new_ring()
+    writer, consumer = producer(memory), Consumer(Segment(memory))
+    writer.write(record(UNKNOWN, 0, b"done"))
+    committed = struct.unpack_from("<Q", memory, 320)[0]
+    writer.write(record(UNKNOWN, 0, b"half"))
+    struct.pack_into("<Q", memory, 320, committed)
+    assert [bytes(r)[40:] for r in given_by(consumer)] == [b"done"]
+    assert Segment(memory).tail() == (committed, 1, 123)
+
+
+def test_announced_position_decides_what_is_torn() -> None:
+    memory = new_ring()
+    writer, consumer = producer(memory), Consumer(Segment(memory))
+    while writer.position < CAPACITY:
+        writer.write(record(UNKNOWN, 0, bytes(24)))
+    struct.pack_into("<Q", memory, 256, writer.position + 8)
+    found = consumer.next(10)
+    assert isinstance(found, tuple)
+    assert found[:2] == (1, 128)
+
+
+def test_record_of_another_ring_or_order_is_corrupt() -> None:
+    memory = new_ring()
+    writer = producer(memory)
+    writer.write(record(UNKNOWN, 0, b"1"))
+    struct.pack_into("<Q", memory, len(memory) - CAPACITY + 8, RING_ID << 48 | 2)
+    with pytest.raises(RingCorrupt, match="not 1 of ring 2"):
+        Consumer(Segment(memory)).next(1)
+
+
+def test_wait_returns_at_once_when_there_is_news() -> None:
+    memory = new_ring()
+    writer, consumer = producer(memory), Consumer(Segment(memory))
+    assert not consumer.wait(1000, 1000, OPEN)
+    writer.write(record(UNKNOWN, 0, b""))
+    assert consumer.wait(0, 3600 * SECOND, OPEN)
+    consumer.next(1)
+    Segment(memory, writable=True).end(CLOSED, 5)
+    assert consumer.wait(0, 3600 * SECOND, OPEN)
+    assert not consumer.wait(0, 1000, CLOSED)
+
+
+def test_slot_outside_the_readers_page_is_refused() -> None:
+    page = ReadersPage(heap(READERS_BYTES), create=True)
+    for slot in (-1, READERS_SLOTS):
+        with pytest.raises(IndexError):
+            Consumer(Segment(new_ring()), page, slot)
