@@ -36,6 +36,7 @@ cdef class Producer:
     cdef uint64_t put(self, const uint8_t *record, uint64_t length,
                       int64_t published_ns) except 0
     cdef int64_t now(self) except? -1
+    cdef int refuse(self, const uint8_t *record, uint64_t length) except -1
     cdef int32_t check_book(self, int kind, int instrument, uint64_t padded) except -2
     cdef int32_t announce(self, const uint8_t *record, uint64_t length, int instrument) except -2
     cdef void link(self, int32_t entry, uint64_t position, uint64_t padded,

@@ -157,19 +157,11 @@ cdef class Producer:
                       int64_t published_ns) except 0:
         cdef ap_ring *ring = self.ring
         cdef uint64_t position = self.next_position, padded = ap_padded(length)
-        cdef uint32_t stated = 0
         cdef int kind, instrument
         cdef int32_t entry = -1
-        if ring == NULL:
-            raise RingError("the ring's writer is closed")
-        if length >= AP_RECORD_HEADER:
-            stated = get_u32(record)
-        if stated != length or length < AP_RECORD_HEADER:
-            raise RecordError(f"{length} bytes given for a record whose header says {stated}")
-        if padded > ring.at.capacity // AP_SHARE:
-            raise RingTooSmall(self.segment.name, ring.at.capacity, needed_capacity(padded))
-        if self.last_sequence == AP_MAX_SEQUENCE:
-            raise RingError(f"{self.segment.name}: sequences are exhausted; start a new epoch")
+        if ring == NULL or length < AP_RECORD_HEADER or get_u32(record) != length or \
+                padded > ring.at.capacity // AP_SHARE or self.last_sequence == AP_MAX_SEQUENCE:
+            self.refuse(record, length)
         kind = record[4]
         instrument = get_u16(record + 6)
         if kind == INSTRUMENT:
@@ -189,6 +181,20 @@ cdef class Producer:
                 if record[40] != LIVE:
                     self.unlink(entry)
         return self.last_sequence
+
+    cdef int refuse(self, const uint8_t *record, uint64_t length) except -1:
+        """Say why this can't be written; apart from `put`, whose path stays short that way."""
+        cdef uint32_t stated = 0
+        if self.ring == NULL:
+            raise RingError("the ring's writer is closed")
+        if length >= AP_RECORD_HEADER:
+            stated = get_u32(record)
+        if stated != length or length < AP_RECORD_HEADER:
+            raise RecordError(f"{length} bytes given for a record whose header says {stated}")
+        if ap_padded(length) > self.ring.at.capacity // AP_SHARE:
+            raise RingTooSmall(self.segment.name, self.ring.at.capacity,
+                               needed_capacity(ap_padded(length)))
+        raise RingError(f"{self.segment.name}: sequences are exhausted; start a new epoch")
 
     cdef int32_t check_book(self, int kind, int instrument, uint64_t padded) except -2:
         """Directory entry of a snapshot's or state's instrument, if it may be written."""
