@@ -1,0 +1,1 @@
+"""Benchmarks of AlphaPulse beside what one would use instead: ``python -m benchmarks``."""
