@@ -2,8 +2,8 @@
 
 A benchmark is a module with ``run(session: Session) -> None``, listed in `__main__.py`. It makes
 contestants, whose ``measure(seconds)`` is one round and returns one figure per metric, and hands
-them to `Session.compare`, then the rows to `Session.show`. Ours and the peers alternate round by round, so that whatever disturbs
-the machine disturbs them alike.
+them to `Session.compare`, then the rows to `Session.show`. Ours and the peers alternate round by
+round, so that whatever disturbs the machine disturbs them alike.
 """
 
 from __future__ import annotations
