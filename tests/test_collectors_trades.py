@@ -21,8 +21,8 @@ class Log:
 
     def __init__(self, on_ring: FeedOnRing) -> None:
         self.on_ring = on_ring
-        instrument = on_ring.feed.books["BTC-USD"].instrument
-        self.log = TradeLog(instrument, on_ring.feed.publisher)
+        tracker = on_ring.feed.books["BTC-USD"].tracker
+        self.log = TradeLog(tracker, on_ring.feed.publisher)
         self.now_ns = NOW_NS
 
     def trade(self, *ids: int, **fields: object) -> list[int]:

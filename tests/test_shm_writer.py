@@ -16,8 +16,8 @@ import pytest
 from alphapulse._core.segment import segment_bytes
 from alphapulse.clock import wall_ns
 from alphapulse.errors import RingBusy, RingError, RingSpaceError, RingTooSmall
-from alphapulse.shm import RingReader, RingWriter, list_rings, remove_dead
-from alphapulse.shm.names import FOLDER
+from alphapulse.shm import RingReader, RingWriter, list_rings, liveness, remove_dead
+from alphapulse.shm.names import FOLDER, temporary_name
 from tests.reference.ring import SNAPSHOT
 from tests.ring_process import Steered, put
 from tests.ring_records import UNKNOWN, instrument_record, record, snapshot_record
@@ -327,3 +327,16 @@ def test_newer_half_holds_the_latest_snapshots(ring_prefix: str) -> None:
             segment = reader._here.segment
             places = [segment.entry(entry)[4] for entry in range(3)]
             assert all(place is not None and writer.position - place <= 1 << 15 for place in places)
+
+
+def test_a_segment_that_is_being_made_is_not_cleaned_away(ring_prefix: str) -> None:
+    path = FOLDER / temporary_name(f"{ring_prefix}.kraken")
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+    try:
+        # Empty as yet, but locked: its maker is at work.
+        assert liveness.lock(fd)
+        assert remove_dead(prefix=ring_prefix) == []
+        assert path.exists()
+    finally:
+        os.close(fd)
+    assert remove_dead(prefix=ring_prefix) == [path.name]

@@ -1,5 +1,7 @@
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
+from alphapulse._core.scan cimport Problem, Scan
+
 cdef enum:
     BID = 1
     ASK = 2
@@ -42,3 +44,7 @@ cdef class LevelStage:
     cdef Py_ssize_t capacity
     cdef int reserve(self, Py_ssize_t extra) except -1
     cdef int push(self, int side, int64_t price, int64_t size, int added) noexcept nogil
+
+
+cdef Problem stage_list(Scan* scan, LevelStage stage, LevelLayout layout, int side,
+                        int price_exponent, int size_exponent) noexcept nogil

@@ -189,26 +189,36 @@ cdef Problem stage_level(Scan* scan, LevelStage stage, LevelLayout layout, int s
     return OK
 
 
-cdef Problem stage_levels(Scan* scan, LevelStage stage, LevelLayout layout, int side,
-                          int price_exponent, int size_exponent) noexcept nogil:
-    """Read a whole list of levels, and nothing after it."""
+cdef Problem stage_list(Scan* scan, LevelStage stage, LevelLayout layout, int side,
+                        int price_exponent, int size_exponent) noexcept nogil:
+    """Read a list of levels; the scan is behind it then."""
     cdef Problem problem
     if expect(scan, c"[", b"expected a list of levels") != OK:
         return BAD_STRUCTURE
     skip_space(scan)
     if scan.at < scan.end and scan.at[0] == c"]":
         scan.at += 1
-    else:
-        while True:
-            problem = stage_level(scan, stage, layout, side, price_exponent, size_exponent)
-            if problem != OK:
-                return problem
-            skip_space(scan)
-            if scan.at < scan.end and scan.at[0] == c"]":
-                scan.at += 1
-                break
-            if expect(scan, c",", b"expected a comma or the end of the levels") != OK:
-                return BAD_STRUCTURE
+        return OK
+    while True:
+        problem = stage_level(scan, stage, layout, side, price_exponent, size_exponent)
+        if problem != OK:
+            return problem
+        skip_space(scan)
+        if scan.at < scan.end and scan.at[0] == c"]":
+            scan.at += 1
+            return OK
+        if expect(scan, c",", b"expected a comma or the end of the levels") != OK:
+            return BAD_STRUCTURE
+
+
+cdef Problem stage_levels(Scan* scan, LevelStage stage, LevelLayout layout, int side,
+                          int price_exponent, int size_exponent) noexcept nogil:
+    """Read a whole list of levels, and nothing after it."""
+    cdef Problem problem = stage_list(
+        scan, stage, layout, side, price_exponent, size_exponent
+    )
+    if problem != OK:
+        return problem
     skip_space(scan)
     if scan.at != scan.end:
         return malformed(scan, b"something follows the levels")

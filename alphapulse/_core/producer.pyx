@@ -15,6 +15,8 @@ from alphapulse._core.ring cimport (
     AP_SHARE,
     CLOCK_REALTIME,
     NAMES_AT,
+    ap_announce,
+    ap_commit,
     ap_committed,
     ap_entry,
     ap_instrument_count,
@@ -26,6 +28,7 @@ from alphapulse._core.ring cimport (
     ap_set_instrument_count,
     ap_set_snapshot,
     ap_set_state,
+    ap_store,
     ap_wake_sleepers,
 )
 from alphapulse._core.segment cimport ReadersPage, Segment
@@ -145,6 +148,38 @@ cdef class Producer:
         try:
             return self.put(<const uint8_t *>view.buf, view.len,
                             self.now() if published_ns is None else published_ns)
+        finally:
+            PyBuffer_Release(&view)
+
+    def write_run(self, run, published_ns=None):
+        """Write records that lie one after the other, each padded to a multiple of 8 bytes.
+
+        They are committed together: readers see all of them or none. Returns the sequence of the
+        last one.
+
+        Raises
+        ------
+        RecordError
+            the bytes are no run of records, or one is an instrument, a snapshot or a state, which
+            are noted in the directory and have to be written alone; nothing was written
+        RingTooSmall
+            the run takes more than an eighth of the ring; nothing was written
+        RingError
+            the writer is closed
+        """
+        cdef Py_buffer view
+        cdef uint64_t count
+        cdef int64_t now_ns
+        PyObject_GetBuffer(run, &view, PyBUF_SIMPLE)
+        try:
+            count = check_run(self, <const uint8_t *>view.buf, view.len)
+            now_ns = self.now() if published_ns is None else published_ns
+            store_run(self.ring, self.next_position, self.last_sequence, now_ns,
+                      <const uint8_t *>view.buf, view.len)
+            self.next_position += view.len
+            self.last_sequence += count
+            self.last_published_ns = now_ns
+            return self.last_sequence
         finally:
             PyBuffer_Release(&view)
 
@@ -347,6 +382,42 @@ cdef class Producer:
         """Say in the header that the writer is at work."""
         if self.ring != NULL:
             ap_set_heartbeat_ns(self.ring.header, now_ns)
+
+
+cdef uint64_t check_run(Producer writer, const uint8_t *run, uint64_t bytes) except 0:
+    """How many records the run is."""
+    cdef uint64_t at = 0, count = 0, length
+    if writer.ring == NULL:
+        raise RingError("the ring's writer is closed")
+    if bytes > writer.ring.at.capacity // AP_SHARE:
+        raise RingTooSmall(writer.segment.name, writer.ring.at.capacity, needed_capacity(bytes))
+    while at + AP_RECORD_HEADER <= bytes:
+        length = get_u32(run + at)
+        if length < AP_RECORD_HEADER or ap_padded(length) > bytes - at:
+            break
+        if run[at + 4] == INSTRUMENT or run[at + 4] == SNAPSHOT or run[at + 4] == STATE:
+            raise RecordError(f"a record of type {run[at + 4]} is not to be part of a run")
+        at += ap_padded(length)
+        count += 1
+    if at != bytes or not count:
+        raise RecordError(f"no record at {at} of a run of {bytes} bytes")
+    if count > AP_MAX_SEQUENCE - writer.last_sequence:
+        raise RingError(f"{writer.segment.name}: sequences are exhausted; start a new epoch")
+    return count
+
+
+cdef void store_run(ap_ring *ring, uint64_t position, uint64_t sequence, int64_t published_ns,
+                    const uint8_t *run, uint64_t bytes) noexcept nogil:
+    """Write a checked run behind the record of this position and sequence."""
+    cdef uint64_t until = position + bytes, length
+    ap_announce(ring, until)
+    while position < until:
+        length = get_u32(run)
+        sequence += 1
+        ap_store(ring, position, sequence, published_ns, run, length)
+        position += ap_padded(length)
+        run += ap_padded(length)
+    ap_commit(ring, until, sequence)
 
 
 cdef uint64_t needed_capacity(uint64_t bytes) noexcept:

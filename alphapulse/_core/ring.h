@@ -204,9 +204,15 @@ static inline void ap_load_words(uint8_t *to, const _Atomic uint64_t *from, uint
 
 static inline uint64_t ap_padded(uint64_t length) { return (length + 7) & ~7ull; }
 
-/* Writes one record of at least 40 and at most capacity / 8 bytes at `position` and commits it. */
-static inline void ap_put(ap_ring *ring, uint64_t position, uint64_t sequence, int64_t published_ns,
-                          const uint8_t *record, uint64_t length) {
+/* Says that the words before position `until` are about to be overwritten, before they are. */
+static inline void ap_announce(ap_ring *ring, uint64_t until) {
+    atomic_store_explicit(&ring->header->announced, until, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release);
+}
+
+/* Stores one record of at least 40 and at most capacity / 8 bytes at `position`, announced. */
+static inline void ap_store(ap_ring *ring, uint64_t position, uint64_t sequence,
+                            int64_t published_ns, const uint8_t *record, uint64_t length) {
     const uint64_t padded = ap_padded(length), whole = length / 8;
     const uint64_t offset = position & (ring->at.capacity - 1);
     const uint64_t route = sequence | (uint64_t)ring->header->ring_id << 48;
@@ -215,8 +221,6 @@ static inline void ap_put(ap_ring *ring, uint64_t position, uint64_t sequence, i
     _Atomic uint64_t *data = ring->data;
     uint8_t head[AP_RECORD_HEADER];
 
-    atomic_store_explicit(&ring->header->announced, position + padded, memory_order_relaxed);
-    atomic_thread_fence(memory_order_release);
     /* The index holds the first record that starts in each block; an entry of an earlier lap, or
      * none (AP_NO_POSITION), lies in another block. */
     if (atomic_load_explicit(index, memory_order_relaxed) / ring->at.block_bytes != block)
@@ -240,8 +244,21 @@ static inline void ap_put(ap_ring *ring, uint64_t position, uint64_t sequence, i
         memcpy(tail, record + whole * 8, length & 7);
         ap_store_words(data + (whole < room ? offset / 8 + whole : whole - room), tail, 1);
     }
+}
+
+/* Shows readers all that was stored before position `until`, the last of it being `sequence`. */
+static inline void ap_commit(ap_ring *ring, uint64_t until, uint64_t sequence) {
     atomic_store_explicit(&ring->header->sequence, sequence, memory_order_relaxed);
-    atomic_store_explicit(&ring->header->committed, position + padded, memory_order_release);
+    atomic_store_explicit(&ring->header->committed, until, memory_order_release);
+}
+
+/* Writes one record of at least 40 and at most capacity / 8 bytes at `position` and commits it. */
+static inline void ap_put(ap_ring *ring, uint64_t position, uint64_t sequence, int64_t published_ns,
+                          const uint8_t *record, uint64_t length) {
+    const uint64_t until = position + ap_padded(length);
+    ap_announce(ring, until);
+    ap_store(ring, position, sequence, published_ns, record, length);
+    ap_commit(ring, until, sequence);
 }
 
 /* Copies `bytes` (a multiple of 8, at most a capacity) from `position` on. */

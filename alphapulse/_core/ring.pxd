@@ -76,6 +76,10 @@ cdef extern from "ring.h" nogil:
     uint64_t ap_block(const ap_ring *ring, uint64_t block)
     uint64_t ap_word(const ap_ring *ring, uint64_t position)
     uint64_t ap_padded(uint64_t length)
+    void ap_announce(ap_ring *ring, uint64_t until)
+    void ap_store(ap_ring *ring, uint64_t position, uint64_t sequence, int64_t published_ns,
+                  const uint8_t *record, uint64_t length)
+    void ap_commit(ap_ring *ring, uint64_t until, uint64_t sequence)
     void ap_put(ap_ring *ring, uint64_t position, uint64_t sequence, int64_t published_ns,
                 const uint8_t *record, uint64_t length)
     void ap_copy(const ap_ring *ring, uint64_t position, uint64_t bytes, uint8_t *to)

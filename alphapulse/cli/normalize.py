@@ -13,10 +13,11 @@ import typer
 
 from alphapulse.capture import Frame, read_capture
 from alphapulse.cli.common import stop_on_sigterm
-from alphapulse.cli.replay import Totals, normalize
+from alphapulse.cli.replay import PREFIX, Totals, normalize
 from alphapulse.collectors.registry import VENUES, make_venue
 from alphapulse.config import VenuesSettings, load
 from alphapulse.errors import CaptureError, ConfigError
+from alphapulse.shm import remove_dead_under
 
 
 def command(
@@ -83,6 +84,7 @@ def run(
         there is no such venue
     """
     make_venue(venue, settings)
+    remove_dead_under(PREFIX)
     frames: Iterable[Frame] = read_capture(capture)
     if repeat > 1:
         frames = list(frames)

@@ -16,7 +16,7 @@ from alphapulse.collectors.events import Instruments
 from alphapulse.collectors.feed import Feed
 from alphapulse.collectors.venue import Venue
 from alphapulse.model import Instrument
-from alphapulse.shm import RingReader, RingWriter, remove_dead_under
+from alphapulse.shm import RingReader, RingWriter
 from alphapulse.stream.messages import encode_event
 
 FRAMES_PER_READ = 64
@@ -89,7 +89,6 @@ class _Replay:
         self._emit = emit
         self._complain = complain
         self._now_ns = now_ns
-        remove_dead_under(PREFIX)
         prefix = f"{PREFIX}-{os.getpid()}-{secrets.token_hex(4)}"
         self._writer = RingWriter(
             venue.name, prefix=prefix, size_bytes=ring_bytes, clock=lambda: self._now_ns
@@ -187,8 +186,10 @@ class _Replay:
         for symbol in list(self._feed.wanted):
             body = self._answers.pop(symbol, None)
             if body is not None:
-                del self._feed.wanted[symbol]
-                self._feed.rest_snapshot(self._channel.symbols[symbol], body, self._now_ns)
+                reason = self._feed.wanted.pop(symbol)
+                instrument = self._channel.symbols[symbol]
+                if not self._feed.rest_snapshot(instrument, body, self._now_ns):
+                    self._feed.wanted.setdefault(symbol, reason)
 
 
 def _question(url: str) -> str:

@@ -30,7 +30,7 @@ from alphapulse.collectors.venue import (
     search_text,
 )
 from alphapulse.config import BinanceUsSettings
-from alphapulse.fixed import decimal_places, parse_decimal
+from alphapulse.fixed import INT64_MAX, decimal_places, parse_decimal
 from alphapulse.model import IdKind, Instrument, Side
 from alphapulse.symbols import unified_symbol, unify_asset
 
@@ -41,6 +41,9 @@ MAX_STREAMS = 1024
 """Streams that one connection takes."""
 
 REST_PAGE = 1000
+MOST_UPDATES = 10_000_000
+"""Update ids in one message of 100 ms; beyond that an id itself is wrong."""
+
 _EVENTS = frozenset({"depthUpdate", "trade", "aggTrade"})
 _SYMBOL = re.compile(rb'"s"\s*:\s*"([^"]{1,32})"')
 _STREAM = re.compile(rb'"stream"\s*:\s*"([^"@]{1,32})@')
@@ -161,9 +164,8 @@ def epoch_ns(value: int) -> int:
 
     Only milliseconds are documented; the venue's global twin can be asked for microseconds.
     """
-    if value <= 0:
-        return NO_TIME
-    return value * 1_000_000 if value < 10**14 else value * 1_000
+    time_ns = value * 1_000_000 if value < 10**14 else value * 1_000
+    return time_ns if 0 < time_ns <= INT64_MAX else NO_TIME
 
 
 class BinanceUsChannel(Channel):
@@ -194,16 +196,16 @@ class BinanceUsChannel(Channel):
     def decode(self, data: bytes | memoryview) -> list[VenueEvent]:
         try:
             return [_event(_FRAME.decode(data).data)]
-        except msgspec.ValidationError:
-            return self._other(data)
+        except msgspec.ValidationError as error:
+            return self._other(data, error)
 
-    def _other(self, data: bytes | memoryview) -> list[VenueEvent]:
+    def _other(self, data: bytes | memoryview, error: Exception) -> list[VenueEvent]:
         other = _OTHER.decode(data)
         if other.e in _EVENTS:
             return [_event(_BARE.decode(data))]
         if other.data is not None and other.data.e in _EVENTS:
-            # An event that we know, yet not as we know it: decode again for the exact complaint.
-            _FRAME.decode(data)
+            # An event that we know, yet not as we know it.
+            raise error
         fault = other.error.msg if other.error else other.msg
         return [VenueComplaint(fault)] if fault else [Alive()]
 
@@ -220,8 +222,8 @@ class BinanceUsChannel(Channel):
 
 def _event(data: _Depth | _Trade | _AggTrade) -> VenueEvent:
     if isinstance(data, _Depth):
-        if data.u < data.U:
-            raise ValueError(f"{data.s}: last update {data.u} before the first, {data.U}")
+        if not 0 <= data.U <= data.u <= min(data.U + MOST_UPDATES, INT64_MAX):
+            raise ValueError(f"updates {data.U} to {data.u} can't be those of one message")
         time_ns = epoch_ns(data.E) if data.E is not None else NO_TIME
         parts = book_parts(data.b, data.a)
         return BookUpdateEvent(data.s, parts, time_ns, first_id=data.U, last_id=data.u)
@@ -233,6 +235,8 @@ def _event(data: _Depth | _Trade | _AggTrade) -> VenueEvent:
 
 
 def _aggregate(venue_symbol: str, data: _AggTrade | _RestAggTrade) -> TradeEvent:
+    if not 0 <= data.l - data.f < MOST_UPDATES:
+        raise ValueError(f"trades {data.f} to {data.l} can't be those of one order")
     return TradeEvent(
         venue_symbol,
         data.p,

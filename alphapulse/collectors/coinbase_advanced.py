@@ -18,6 +18,7 @@ from alphapulse.collectors.events import (
     BookSnapshotEvent,
     BookUpdateEvent,
     LevelPart,
+    Malformed,
     SequenceBreak,
     TradeEvent,
     VenueEvent,
@@ -28,6 +29,10 @@ from alphapulse.delta import LevelLayout
 from alphapulse.model import Instrument, Side
 
 LEVELS = LevelLayout.objects(price="price_level", size="new_quantity", side="side")
+LARGEST_JUMP = 1_000_000_000
+"""Messages that may be missing on a connection; beyond that the number itself is wrong."""
+
+_SEQUENCE = re.compile(rb'"sequence_num"\s*:\s*(\d+)')
 _PRODUCT = re.compile(rb'"product_id"\s*:\s*"([^"]{1,32})"')
 _CHANNELS = frozenset({"l2_data", "market_trades", "heartbeats", "subscriptions"})
 _CHANNEL_NAMES = {"orderbook": "level2", "trades": "market_trades"}
@@ -87,7 +92,8 @@ class _Other(msgspec.Struct):
     sequence_num: int | None = None
 
 
-_FRAME = msgspec.json.Decoder(_BookFrame | _TradesFrame | _HeartbeatFrame | _SubscriptionsFrame)
+_Frame = _BookFrame | _TradesFrame | _HeartbeatFrame | _SubscriptionsFrame
+_FRAME = msgspec.json.Decoder(_Frame)
 _OTHER = msgspec.json.Decoder(_Other)
 _ENCODE = msgspec.json.Encoder().encode
 
@@ -131,9 +137,25 @@ class AdvancedChannel(Channel):
     def decode(self, data: bytes | memoryview) -> list[VenueEvent]:
         try:
             frame = _FRAME.decode(data)
-        except msgspec.ValidationError:
-            return self._other(data)
-        events = self._sequenced(frame.sequence_num)
+        except msgspec.ValidationError as error:
+            return self._other(data, error)
+        breaks = self._sequenced(frame.sequence_num)
+        try:
+            return [*breaks, *self._events(frame)] or [Alive()]
+        except ValueError as error:
+            return [*breaks, self.malformed(data, error)]
+
+    def receive(self, data: bytes | memoryview) -> list[VenueEvent]:
+        found = super().receive(data)
+        if len(found) == 1 and isinstance(found[0], Malformed):
+            # Its place in the sequence is known all the same: the next message is no jump.
+            number = search_text(_SEQUENCE, bytes(data[:512]))
+            if number is not None and len(number) < 19:
+                return [*self._sequenced(int(number)), *found]
+        return found
+
+    def _events(self, frame: _Frame) -> list[VenueEvent]:
+        events: list[VenueEvent] = []
         if isinstance(frame, _BookFrame):
             time_ns = timestamp_ns(frame.timestamp) if frame.timestamp else NO_TIME
             events += [self._book(event, time_ns) for event in frame.events]
@@ -142,7 +164,7 @@ class AdvancedChannel(Channel):
                 events += self._trades(event)
         elif isinstance(frame, _SubscriptionsFrame):
             events += self._acknowledged(frame)
-        return events or [Alive()]
+        return events
 
     def _sequenced(self, number: int) -> list[VenueEvent]:
         """Check the counter, which is taken to run over all channels of a connection.
@@ -150,14 +172,16 @@ class AdvancedChannel(Channel):
         That it does is inferred, not documented.
         """
         expected = self._sequence + 1 if self._sequence is not None else number
+        if number > expected + LARGEST_JUMP:
+            raise ValueError(f"{number} can't be a sequence soon after {expected - 1}")
         self._sequence = max(number, expected - 1)
         return [SequenceBreak(expected, number - 1)] if number > expected else []
 
-    def _other(self, data: bytes | memoryview) -> list[VenueEvent]:
+    def _other(self, data: bytes | memoryview, error: Exception) -> list[VenueEvent]:
         other = _OTHER.decode(data)
         if other.channel in _CHANNELS:
-            # A channel that we know, yet not as we know it: decode again for the exact complaint.
-            _FRAME.decode(data)
+            # A channel that we know, yet not as we know it.
+            raise error
         events = self._sequenced(other.sequence_num) if other.sequence_num is not None else []
         if other.type == "error":
             text = ": ".join(part for part in (other.message, other.reason) if part)

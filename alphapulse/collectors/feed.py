@@ -15,15 +15,13 @@ from alphapulse.collectors.publisher import Counts, Publisher
 from alphapulse.collectors.sync import SequencedBook, StreamedBook, SyncedBook
 from alphapulse.collectors.trades import TradeLog
 from alphapulse.collectors.venue import Channel, Venue
-from alphapulse.delta import BookTracker, ChecksumRule
+from alphapulse.delta import BookTracker, ChecksumRule, Encoder, LevelStage
 from alphapulse.errors import (
     BookError,
     FixedPointError,
     PrecisionError,
-    RangeError,
     SymbolError,
 )
-from alphapulse.fixed import MAX_EXPONENT, rescale
 from alphapulse.model import BookState, Instrument, Reason
 from alphapulse.model import Channel as GapChannel
 from alphapulse.shm import RingWriter
@@ -64,6 +62,8 @@ class Feed:
         self._symbols = symbols
         self._complain = complain
         self._last_instrument_id = 0
+        self._stage = LevelStage()
+        self._encoder = Encoder()
         self._by_id: dict[int, SyncedBook] = {}
         self._alive_ns: dict[str, int] = {}
         self._handlers: dict[type, Callable[..., None]] = {
@@ -100,7 +100,7 @@ class Feed:
         for instrument in instruments:
             symbol = instrument.venue_symbol
             if symbol in self.books:
-                self._redefined(self.books[symbol], instrument, now_ns)
+                self._redefine(self.books[symbol], instrument, now_ns)
                 continue
             self.instruments.add(instrument)
             if self._symbols is not None and instrument.symbol in self._symbols:
@@ -170,6 +170,7 @@ class Feed:
             self._alive_ns[symbol] = now_ns
             if book.state is not BookState.LIVE:
                 book.resyncing(Reason.RECONNECTED, now_ns)
+            book.reconnected()
             self._trades[symbol].reconnected()
             if self.venue.sequenced:
                 if book.state is not BookState.LIVE:
@@ -214,14 +215,19 @@ class Feed:
     def repeat_due(self, now_ns: int) -> None:
         """Publish the books that newcomers would otherwise soon not find in the ring."""
         for instrument_id in self.writer.due(now_ns):
-            self._by_id[instrument_id].repeat(now_ns)
+            book = self._by_id.get(instrument_id)
+            if book is None:
+                # Exponents have changed since.
+                self._by_id = {book.instrument.id: book for book in self.books.values()}
+                book = self._by_id[instrument_id]
+            book.repeat(now_ns)
 
     def _handle(
         self, handler: Callable[..., None], event: events.VenueEvent, received_ns: int
     ) -> None:
         try:
             handler(event, received_ns)
-        except (FixedPointError, BookError, SymbolError, ValueError) as error:
+        except (FixedPointError, BookError, SymbolError, ValueError, OverflowError) as error:
             symbol = getattr(event, "venue_symbol", None)
             book = isinstance(event, events.BookUpdateEvent | events.BookSnapshotEvent)
             self._malformed(events.Malformed(symbol, str(error), book), received_ns)
@@ -240,11 +246,13 @@ class Feed:
             instrument,
             depth=self.venue.depth,
             checksum=ChecksumRule(*digits) if digits else None,
+            stage=self._stage,
+            encoder=self._encoder,
         )
         kind = SequencedBook if self.venue.sequenced else StreamedBook
-        book = kind(tracker, self.publisher, self._want, self._rescale)
-        self.books[symbol] = self._by_id[instrument.id] = book
-        self._trades[symbol] = TradeLog(instrument, self.publisher)
+        book = kind(tracker, self.publisher, self._want, self._next_id)
+        self.books[symbol] = book
+        self._trades[symbol] = TradeLog(tracker, self.publisher)
         book.announce(now_ns)
         return book
 
@@ -264,45 +272,13 @@ class Feed:
     def _want(self, symbol: str, reason: Reason) -> None:
         self.wanted.setdefault(symbol, reason)
 
-    def _rescale(self, instrument: Instrument, error: PrecisionError) -> Instrument:
-        """The instrument with more decimal places of price or size, under a new id."""
-        if error.needed > MAX_EXPONENT:
-            raise RangeError(error.value, f"needs more than {MAX_EXPONENT} decimal places")
-        price_exponent, size_exponent = instrument.price_exponent, instrument.size_exponent
-        if error.field == "price":
-            price_exponent = error.needed
-        else:
-            size_exponent = error.needed
-        return self._rescaled(instrument, price_exponent, size_exponent)
-
-    def _rescaled(
-        self, instrument: Instrument, price_exponent: int, size_exponent: int
-    ) -> Instrument:
-        rescaled = msgspec.structs.replace(
-            instrument,
-            id=self._next_id(),
-            price_exponent=price_exponent,
-            size_exponent=size_exponent,
-            price_increment=rescale(
-                instrument.price_increment, instrument.price_exponent, price_exponent
-            ),
-            size_increment=rescale(
-                instrument.size_increment, instrument.size_exponent, size_exponent
-            ),
-        )
-        symbol = instrument.venue_symbol
-        self._trades[symbol].instrument = rescaled
-        self._by_id[rescaled.id] = self.books[symbol]
-        self.instruments.add(rescaled)
-        return rescaled
-
-    def _redefined(self, book: SyncedBook, news: Instrument, now_ns: int) -> None:
+    def _redefine(self, book: SyncedBook, news: Instrument, now_ns: int) -> None:
         """News of a followed instrument: more decimal places, or other digits in its checksum."""
-        held = book.instrument
-        price_exponent = max(held.price_exponent, news.price_exponent)
-        size_exponent = max(held.size_exponent, news.size_exponent)
-        if (price_exponent, size_exponent) != (held.price_exponent, held.size_exponent):
-            book.rescale(self._rescaled(held, price_exponent, size_exponent), now_ns)
+        try:
+            book.redefine(news, now_ns)
+        except FixedPointError as error:
+            self._malformed(events.Malformed(news.venue_symbol, str(error), False), now_ns)
+            return
         digits = self.venue.checksum_digits(news)
         if digits:
             book.tracker.rule = ChecksumRule(*digits)
@@ -321,7 +297,7 @@ class Feed:
                 log.trade(event, received_ns)
                 return
             except PrecisionError as error:
-                book.rescale(self._rescale(book.instrument, error), received_ns)
+                book.widen(error, received_ns)
         log.trade(event, received_ns)
 
     def _trade_mark(self, event: events.TradeMark, received_ns: int) -> None:
@@ -329,7 +305,7 @@ class Feed:
         self._trades[event.venue_symbol].mark(event, received_ns)
 
     def _alive(self, event: events.Alive, received_ns: int) -> None:
-        if event.venue_symbol is not None:
+        if event.venue_symbol in self.books:
             self._alive_ns[event.venue_symbol] = received_ns
 
     def _instruments(self, event: events.Instruments, received_ns: int) -> None:

@@ -62,9 +62,10 @@ _SYMBOL = re.compile(rb'"symbol"\s*:\s*"([^"]{1,32})"')
 
 class _Book(msgspec.Struct):
     symbol: str
+    # Always sent, and the only proof that nothing was missed.
+    checksum: int
     bids: msgspec.Raw = _NO_LEVELS
     asks: msgspec.Raw = _NO_LEVELS
-    checksum: int | None = None
     timestamp: str | None = None
 
 
@@ -85,6 +86,11 @@ class _Trade(msgspec.Struct):
 class _TradeFrame(msgspec.Struct, tag_field="channel", tag="trade"):
     type: Literal["snapshot", "update"]
     data: list[_Trade]
+
+
+class _Entries(msgspec.Struct):
+    type: Literal["snapshot", "update"]
+    data: list[msgspec.Raw]
 
 
 class _HeartbeatFrame(msgspec.Struct, tag_field="channel", tag="heartbeat"):
@@ -142,6 +148,9 @@ class _RestTrades(msgspec.Struct):
 _FRAME = msgspec.json.Decoder(
     _BookFrame | _TradeFrame | _HeartbeatFrame | _StatusFrame | _InstrumentFrame
 )
+_ENTRIES = msgspec.json.Decoder(_Entries)
+_BOOK = msgspec.json.Decoder(_Book)
+_TRADE = msgspec.json.Decoder(_Trade)
 _PAIR = msgspec.json.Decoder(_Pair)
 _REPLY = msgspec.json.Decoder(_Reply)
 _REST_TRADES = msgspec.json.Decoder(_RestTrades)
@@ -203,9 +212,12 @@ class KrakenChannel(Channel):
 
     def decode(self, data: bytes | memoryview) -> list[VenueEvent]:
         try:
-            frame = _FRAME.decode(data)
-        except msgspec.ValidationError:
-            return self._reply(data)
+            return self._events(data)
+        except (msgspec.ValidationError, ValueError) as error:
+            return self._other(data, error)
+
+    def _events(self, data: bytes | memoryview) -> list[VenueEvent]:
+        frame = _FRAME.decode(data)
         if isinstance(frame, _BookFrame):
             kind = BookSnapshotEvent if frame.type == "snapshot" else BookUpdateEvent
             return [_book(kind, book) for book in frame.data]
@@ -220,14 +232,33 @@ class KrakenChannel(Channel):
             return [_status(status.system) for status in frame.data]
         return [Alive()]
 
-    def _reply(self, data: bytes | memoryview) -> list[VenueEvent]:
+    def _other(self, data: bytes | memoryview, error: Exception) -> list[VenueEvent]:
+        """An answer, a channel that we don't follow, or a frame with something wrong in it."""
         reply = _REPLY.decode(data)
         if reply.method == "subscribe":
             return self._acknowledged(reply)
+        if reply.channel in ("book", "trade"):
+            return self._entry_by_entry(data, reply.channel)
         if reply.channel in _CHANNELS:
-            # A channel that we know, yet not as we know it: decode again for the exact complaint.
-            _FRAME.decode(data)
+            # A channel that we know, yet not as we know it.
+            raise error
         return [Alive()]
+
+    def _entry_by_entry(self, data: bytes | memoryview, name: str) -> list[VenueEvent]:
+        """Events of a frame that has several symbols' entries, one of which can't be used."""
+        frame = _ENTRIES.decode(data)
+        kind = BookSnapshotEvent if frame.type == "snapshot" else BookUpdateEvent
+        found: list[VenueEvent] = []
+        for entry in frame.data:
+            try:
+                if name == "book":
+                    found.append(_book(kind, _BOOK.decode(entry)))
+                else:
+                    found.append(_trade(_TRADE.decode(entry), frame.type == "snapshot"))
+            except (msgspec.MsgspecError, ValueError) as error:
+                malformed = self.malformed(bytes(entry), error)
+                found.append(msgspec.structs.replace(malformed, book=name == "book"))
+        return found
 
     def _acknowledged(self, reply: _Reply) -> list[VenueEvent]:
         """One acknowledgement per symbol; a refusal names its symbol, if at all, on the outside."""

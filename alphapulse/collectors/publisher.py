@@ -12,7 +12,7 @@ import msgspec
 from alphapulse.clock import NO_TIME, wall_ns
 from alphapulse.delta import Encoder, encode_instrument
 from alphapulse.errors import RingTooSmall
-from alphapulse.model import BookState, Channel, IdKind, Instrument, Reason, Side
+from alphapulse.model import BookState, Channel, IdKind, Instrument, Reason, RecordType, Side
 from alphapulse.shm import RingWriter
 
 
@@ -85,7 +85,9 @@ class Publisher:
             kept = bytes(record)
             self.writer.enlarge(error.needed_bytes)
             self._announce(wall_ns())
-            self.write(kept)
+            # The announced snapshots include what a delta would add to them.
+            if kept[4] != RecordType.DELTA:
+                self.write(kept)
             return
         self.counts.bytes_out += self.writer.position - before
         self.counts.records += 1

@@ -12,10 +12,14 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 
+import msgspec
+
+from alphapulse.clock import NO_TIME
 from alphapulse.collectors.events import BookSnapshotEvent, BookUpdateEvent
 from alphapulse.collectors.publisher import Publisher
 from alphapulse.delta import BookTracker, Encoder
-from alphapulse.errors import ChecksumMismatch, CrossedBook, PrecisionError
+from alphapulse.errors import ChecksumMismatch, CrossedBook, PrecisionError, RangeError
+from alphapulse.fixed import MAX_EXPONENT, rescale
 from alphapulse.model import BookState, Channel, Instrument, Reason
 
 MAX_BUFFERED_FRAMES = 20_000
@@ -26,8 +30,8 @@ Want = Callable[[str, Reason], None]
 """``want(venue_symbol, reason)``: the book needs a new snapshot from the venue."""
 
 
-Rescale = Callable[[Instrument, PrecisionError], Instrument]
-"""``rescale(instrument, error)``: a new instrument that has the decimal places it lacked."""
+MOST_RESCALES = 32
+"""Changes of a symbol's exponents in a collector's life: each takes an instrument id."""
 
 
 class SyncedBook(ABC):
@@ -38,18 +42,24 @@ class SyncedBook(ABC):
     tracker : the book itself
     publisher : where records go
     want : how to ask for a new snapshot
-    rescale : how to get an instrument with more decimal places
+    next_id : gives instrument ids that were never used
     """
 
     def __init__(
-        self, tracker: BookTracker, publisher: Publisher, want: Want, rescale: Rescale
+        self,
+        tracker: BookTracker,
+        publisher: Publisher,
+        want: Want,
+        next_id: Callable[[], int],
     ) -> None:
         self.tracker = tracker
         self.state = BookState.SYNCING
         self.reason = Reason.STARTED
         self._publisher = publisher
         self._want = want
-        self._rescale = rescale
+        self._next_id = next_id
+        self._listed = tracker.instrument
+        self._rescales = 0
         self._loaded = False
 
     @property
@@ -68,19 +78,52 @@ class SyncedBook(ABC):
         if self.state is BookState.LIVE:
             self._publisher.write(self.tracker.repeat(received_ns=received_ns))
 
-    def rescale(self, instrument: Instrument, received_ns: int) -> None:
-        """Go on under an instrument with other exponents.
+    def redefine(self, news: Instrument, received_ns: int) -> None:
+        """Take news of the instrument from the venue's metadata; exponents only grow.
 
         Raises
         ------
         RangeError
             a price or size of the book doesn't fit the new exponents; nothing has changed
         """
+        held = self.instrument
+        price_exponent = max(held.price_exponent, news.price_exponent)
+        size_exponent = max(held.size_exponent, news.size_exponent)
+        if (price_exponent, size_exponent) != (held.price_exponent, held.size_exponent):
+            self.rescale(price_exponent, size_exponent, received_ns)
+        self._listed = news
+
+    def widen(self, error: PrecisionError, received_ns: int) -> None:
+        """Give the instrument the decimal places that a value lacks.
+
+        Raises
+        ------
+        FixedPointError
+            no instrument can have them, or not this one any more; nothing has changed
+        """
+        if error.needed > MAX_EXPONENT or self._rescales >= MOST_RESCALES:
+            raise error
+        held = self.instrument
+        if error.field == "price":
+            self.rescale(error.needed, held.size_exponent, received_ns)
+        else:
+            self.rescale(held.price_exponent, error.needed, received_ns)
+
+    def rescale(self, price_exponent: int, size_exponent: int, received_ns: int) -> None:
+        """Go on under a new instrument with these exponents.
+
+        Raises
+        ------
+        RangeError
+            a price or size of the book doesn't fit the new exponents; nothing has changed
+        """
+        instrument = _rescaled(self.instrument, price_exponent, size_exponent, self._next_id)
         record = b""
         if self.tracker.ready:
             record = bytes(self.tracker.rescaled(instrument, received_ns=received_ns))
         else:
             self.tracker.instrument = instrument
+        self._rescales += 1
         self._publisher.instrument(instrument, received_ns)
         if self.state is BookState.LIVE:
             self._publisher.write(record)
@@ -100,9 +143,14 @@ class SyncedBook(ABC):
         """A new snapshot has been asked for."""
         self._enter(BookState.SYNCING, reason, received_ns)
 
+    @abstractmethod
+    def reconnected(self) -> None:
+        """A new connection begins with this symbol."""
+
     def _enter(self, state: BookState, reason: Reason, received_ns: int) -> None:
         if state is not self.state:
             self.state, self.reason = state, reason
+            self.tracker.live = state is BookState.LIVE
             self._publisher.state(self.instrument, state, reason, received_ns)
 
     @abstractmethod
@@ -139,7 +187,16 @@ class SyncedBook(ABC):
                 received_ns=received_ns,
             )
 
-        if not self._checked(load, event.checksum, received_ns):
+        def load_narrowed() -> Encoder:
+            try:
+                return load()
+            except RangeError:
+                # Wrong digits may have grown the exponents until nothing fits any more.
+                if not self._narrow(received_ns):
+                    raise
+                return load()
+
+        if not self._checked(load_narrowed, event.checksum, received_ns):
             return False
         self._loaded = True
         self._enter(BookState.LIVE, reason, received_ns)
@@ -185,12 +242,30 @@ class SyncedBook(ABC):
             try:
                 return change()
             except PrecisionError as error:
-                self.rescale(self._rescale(self.instrument, error), received_ns)
+                if self.tracker.rule is not None:
+                    # A checksum counts digits: a venue that has one keeps to its precision.
+                    raise
+                self.widen(error, received_ns)
         return change()
+
+    def _narrow(self, received_ns: int) -> bool:
+        """Go back to the listed exponents, if there is no book and they were grown since."""
+        held, listed = self.instrument, self._listed
+        grown = (held.price_exponent, held.size_exponent) != (
+            listed.price_exponent,
+            listed.size_exponent,
+        )
+        if grown and not self.tracker.ready:
+            self.rescale(listed.price_exponent, listed.size_exponent, received_ns)
+            return True
+        return False
 
 
 class StreamedBook(SyncedBook):
     """A book whose snapshots come as frames among its updates (Coinbase, Kraken)."""
+
+    def reconnected(self) -> None:
+        """Its snapshot comes with the subscription: nothing of before was kept."""
 
     def snapshot(self, event: BookSnapshotEvent, received_ns: int) -> None:
         self._load(event, received_ns)
@@ -209,10 +284,13 @@ class SequencedBook(SyncedBook):
     """
 
     def __init__(
-        self, tracker: BookTracker, publisher: Publisher, want: Want, rescale: Rescale
+        self,
+        tracker: BookTracker,
+        publisher: Publisher,
+        want: Want,
+        next_id: Callable[[], int],
     ) -> None:
-        super().__init__(tracker, publisher, want, rescale)
-        self._last_id = 0
+        super().__init__(tracker, publisher, want, next_id)
         self._buffer: deque[tuple[BookUpdateEvent, int]] = deque()
         self._buffered_bytes = 0
         self._suspect = False
@@ -225,18 +303,23 @@ class SequencedBook(SyncedBook):
             self._keep(event, received_ns)
             if len(self._buffer) == 1 and self.state is BookState.SYNCING:
                 self._want(self.instrument.venue_symbol, self.reason)
-        elif first > self._last_id + 1:
+        elif first > self.tracker.last_id + 1:
             self._gap(first, received_ns)
             self._keep(event, received_ns)
-        elif last > self._last_id and self._apply(event, received_ns):
-            self._last_id = last
+        elif last > self.tracker.last_id:
+            if self._apply(event, received_ns):
+                self.tracker.last_id = last
+        elif event.exchange_ns > self.tracker.exchange_ns > NO_TIME:
+            # Older by its ids, yet later: the venue counts anew, or an id was wrong.
+            self.fail(BookState.INVALID, Reason.GAP, received_ns)
+            self._keep(event, received_ns)
 
     def snapshot(self, event: BookSnapshotEvent, received_ns: int) -> None:
         if event.last_id is None:
             raise ValueError("a snapshot of a sequenced book needs the id of its last update")
-        if self.state is BookState.LIVE and event.last_id <= self._last_id:
+        if self.state is BookState.LIVE and event.last_id <= self.tracker.last_id:
             return
-        if self._suspect and event.last_id < self._last_id:
+        if self._suspect and event.last_id < self.tracker.last_id:
             self._want(self.instrument.venue_symbol, self.reason)
             return
         self._suspect = False
@@ -247,13 +330,18 @@ class SequencedBook(SyncedBook):
             self._want(self.instrument.venue_symbol, self.reason)
             return
         if self._load(event, received_ns):
-            self._last_id = event.last_id
+            self.tracker.last_id = event.last_id
             self._replay()
 
     def fail(self, state: BookState, reason: Reason, received_ns: int) -> None:
         super().fail(state, reason, received_ns)
         self._suspect = False
         self._clear()
+
+    def reconnected(self) -> None:
+        # What an earlier connection left behind doesn't join on to what comes now.
+        if self.state is not BookState.LIVE:
+            self._clear()
 
     def malformed(self, received_ns: int) -> None:
         """As for every book, but the next update's ids will tell whether anything was lost."""
@@ -266,7 +354,7 @@ class SequencedBook(SyncedBook):
     def _settle(self, first: int, received_ns: int) -> None:
         """An update after an unusable frame: if it continues the book, nothing was lost."""
         self._suspect = False
-        if first <= self._last_id + 1:
+        if first <= self.tracker.last_id + 1:
             self._publisher.write(
                 self.tracker.reset(reason=Reason.RESYNCED, received_ns=received_ns)
             )
@@ -279,7 +367,7 @@ class SequencedBook(SyncedBook):
         while self._buffer and self.state is BookState.LIVE:
             event, received_ns = self._buffer[0]
             first, last = _ids(event)
-            if first > self._last_id + 1:
+            if first > self.tracker.last_id + 1:
                 rest = list(self._buffer)
                 self._gap(first, received_ns)
                 for kept, kept_ns in rest:
@@ -287,16 +375,16 @@ class SequencedBook(SyncedBook):
                 return
             self._drop_oldest()
             if self._apply(event, received_ns):
-                self._last_id = last
+                self.tracker.last_id = last
 
     def _gap(self, first: int, received_ns: int) -> None:
-        missed = first - self._last_id - 1
+        missed = first - self.tracker.last_id - 1
         self._publisher.gap(
             self.instrument,
             Channel.ORDERBOOK,
             Reason.GAP,
             received_ns,
-            first=self._last_id + 1,
+            first=self.tracker.last_id + 1,
             last=first - 1,
             count=missed,
         )
@@ -310,7 +398,7 @@ class SequencedBook(SyncedBook):
         while (
             len(self._buffer) > MAX_BUFFERED_FRAMES
             or self._buffered_bytes > MAX_BUFFERED_BYTES
-            or self._buffer[0][1] < oldest_ns
+            or (self._buffer and self._buffer[0][1] < oldest_ns)
         ):
             self._drop_oldest()
 
@@ -331,3 +419,19 @@ def _ids(event: BookUpdateEvent) -> tuple[int, int]:
 
 def _size(event: BookUpdateEvent) -> int:
     return sum(len(memoryview(part.raw)) for part in event.parts)
+
+
+def _rescaled(
+    instrument: Instrument, price_exponent: int, size_exponent: int, next_id: Callable[[], int]
+) -> Instrument:
+    """The instrument at other exponents, under an id of its own."""
+    return msgspec.structs.replace(
+        instrument,
+        id=next_id(),
+        price_exponent=price_exponent,
+        size_exponent=size_exponent,
+        price_increment=rescale(
+            instrument.price_increment, instrument.price_exponent, price_exponent
+        ),
+        size_increment=rescale(instrument.size_increment, instrument.size_exponent, size_exponent),
+    )

@@ -5,9 +5,13 @@ from __future__ import annotations
 from alphapulse.clock import NO_TIME
 from alphapulse.collectors.events import TradeEvent, TradeMark
 from alphapulse.collectors.publisher import Publisher
-from alphapulse.errors import RangeError
+from alphapulse.delta import BookTracker
+from alphapulse.errors import PrecisionError, RangeError
 from alphapulse.fixed import INT64_MAX, parse_decimal
 from alphapulse.model import Channel, IdKind, Instrument, Reason
+
+LARGEST_JUMP = 1_000_000_000
+"""Ids that may be missing between two trades; beyond that the id itself is wrong."""
 
 MOST_MISSING_RANGES = 64
 """Reported losses remembered, so that a trade that comes late after all is told from a repeat."""
@@ -18,20 +22,25 @@ class TradeLog:
 
     Parameters
     ----------
-    instrument : the symbol's instrument
+    tracker : the symbol's book, for its instrument
     publisher : where trades and gaps go
     """
 
-    def __init__(self, instrument: Instrument, publisher: Publisher) -> None:
-        self.instrument = instrument
+    def __init__(self, tracker: BookTracker, publisher: Publisher) -> None:
+        self._tracker = tracker
         self._publisher = publisher
         self._kind: IdKind | None = None
         self._last: int | None = None
         self._last_ns = NO_TIME
+        self._last_exchange_ns = NO_TIME
         self._promised: int | None = None
         self._missing: list[tuple[int, int]] = []
         self._reconnected = False
         self._bridged = True
+
+    @property
+    def instrument(self) -> Instrument:
+        return self._tracker.instrument
 
     def reconnected(self) -> None:
         """The connection is a new one: what is missing now was lost in between."""
@@ -64,14 +73,19 @@ class TradeLog:
             self._last = max(event.trade_id, self._last or 0)
             self._last_ns = received_ns
             return
-        if self._last is not None:
-            if event.trade_id <= self._last and not self._was_missing(event.trade_id):
-                self._bridged = True
-                return
+        if self._last is not None and event.trade_id > self._last:
             if event.trade_id > self._last + 1 and (event.contiguous or not self._bridged):
                 self._lost(event.trade_id - 1, received_ns, countable=event.contiguous)
-        self._last = max(event.trade_id, self._last or 0)
+            self._last = event.trade_id
+        elif self._last is None or self._began_anew(event):
+            if self._last is not None:
+                self.broken(received_ns)
+            self._last = event.trade_id
+        elif not self._was_missing(event.trade_id):
+            self._bridged = True
+            return
         self._last_ns = received_ns
+        self._last_exchange_ns = max(self._last_exchange_ns, event.exchange_ns)
         self._reconnected = self._reconnected and event.recent
         self._bridged = True
         self._publisher.trade(
@@ -86,16 +100,32 @@ class TradeLog:
             received_ns=received_ns,
         )
 
+    def _began_anew(self, event: TradeEvent) -> bool:
+        """Whether the venue counts from a lower id again: a later trade with an earlier id."""
+        assert self._last is not None
+        return (
+            event.trade_id < self._last
+            and not event.recent
+            and event.exchange_ns > self._last_exchange_ns > NO_TIME
+            and not any(first <= event.trade_id <= last for first, last in self._missing)
+        )
+
     def _scaled(self, event: TradeEvent) -> tuple[int, int]:
-        price = parse_decimal(event.price, self.instrument.price_exponent)
-        size = parse_decimal(event.size, self.instrument.size_exponent)
+        price = _parse(event.price, self.instrument.price_exponent, "price")
+        size = _parse(event.size, self.instrument.size_exponent, "size")
         if price <= 0:
             raise RangeError(event.price, "is no price of a trade")
         if size <= 0:
             raise RangeError(event.size, "is no size of a trade")
-        if not 0 <= event.trade_id <= INT64_MAX:
-            raise RangeError(str(event.trade_id), "is no trade id")
+        self._check_id(event.trade_id)
         return price, size
+
+    def _check_id(self, trade_id: int) -> None:
+        if not 0 <= trade_id <= INT64_MAX:
+            raise RangeError(str(trade_id), "is no trade id")
+        # One wrong id far ahead would make repeats of all that follow.
+        if self._last is not None and trade_id > self._last + LARGEST_JUMP:
+            raise RangeError(str(trade_id), f"can't be a trade id soon after {self._last}")
 
     def mark(self, mark: TradeMark, received_ns: int) -> None:
         """Compare with the id of the last trade as the venue tells it.
@@ -103,8 +133,11 @@ class TradeLog:
         A heartbeat may overtake its trade, so its id counts as missing only when the next
         heartbeat comes and the trade hasn't.
         """
+        self._check_id(mark.last_trade_id)
         if self._last is None:
-            self._last, self._last_ns = mark.last_trade_id, received_ns
+            # Unless settled, the trade itself may still come: it begins the sequence then.
+            if mark.settled:
+                self._last, self._last_ns = mark.last_trade_id, received_ns
             return
         due = mark.last_trade_id if mark.settled else self._promised
         self._promised = None if mark.settled else mark.last_trade_id
@@ -140,3 +173,10 @@ class TradeLog:
                 self._publisher.counts.late_trades += 1
                 return True
         return False
+
+
+def _parse(text: str, exponent: int, field: str) -> int:
+    try:
+        return parse_decimal(text, exponent)
+    except PrecisionError as error:
+        raise PrecisionError(error.value, error.needed, error.allowed, field) from None

@@ -26,7 +26,7 @@ from alphapulse.collectors.events import (
 )
 from alphapulse.config import VenueSettings
 from alphapulse.errors import AlphaPulseError
-from alphapulse.fixed import MAX_EXPONENT
+from alphapulse.fixed import INT64_MAX, MAX_EXPONENT
 from alphapulse.model import Instrument
 
 
@@ -143,11 +143,12 @@ class Channel(ABC):
             return self.decode(data)
         except (msgspec.MsgspecError, ValueError, AlphaPulseError, RecursionError) as error:
             # RecursionError: brackets nested some thousand deep.
-            return [self._malformed(data, error)]
+            return [self.malformed(data, error)]
 
-    def _malformed(self, data: bytes | memoryview, error: Exception) -> Malformed:
+    def malformed(self, data: bytes | memoryview, error: Exception) -> Malformed:
+        """What is wrong with a frame, with the symbol that it seems to be about."""
         head = bytes(data[:_NAMED_WITHIN_BYTES])
-        symbol = self.symbol_of(head)
+        symbol = self.symbol_of(head) or self.symbol_of(bytes(data[-_NAMED_WITHIN_BYTES:]))
         problem = f"{error} in a frame of {len(data)} bytes: {_shorten(head)}"
         return Malformed(symbol, problem, book=symbol is not None and self.is_book(head))
 
@@ -254,7 +255,7 @@ def by_channel(keys: Collection[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 _NAMED_WITHIN_BYTES = 512
-"""A frame names its symbol near its beginning; a 50 MB one isn't searched whole."""
+"""A frame names its symbol near one of its ends; a 50 MB one isn't searched whole."""
 
 _NUMBER_STARTS = frozenset("-0123456789")
 
@@ -310,7 +311,7 @@ def scalar_text(raw: msgspec.Raw) -> str:
 def timestamp_ns(text: str) -> int:
     """Nanoseconds of a venue's ISO 8601 time; ``NO_TIME`` where it is a zero time.
 
-    Venues write "unknown" as year 1 or as the epoch itself.
+    Venues write "unknown" as year 1 or as the epoch itself; year 2262 and later don't fit.
     """
     value = parse_iso8601(text)
-    return value if value > 0 else NO_TIME
+    return value if 0 < value <= INT64_MAX else NO_TIME

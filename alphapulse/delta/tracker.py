@@ -10,6 +10,7 @@ import msgspec
 from alphapulse._core.book import Book
 from alphapulse._core.encoder import Encoder
 from alphapulse._core.levels import LevelLayout, LevelStage
+from alphapulse._core.tracker import TrackedBook
 from alphapulse.clock import NO_TIME
 from alphapulse.errors import BookError, ChecksumMismatch, CrossedBook, PrecisionError
 from alphapulse.model import BookSide, Instrument, Reason, RecordFlag
@@ -41,7 +42,7 @@ class ChecksumRule(msgspec.Struct, frozen=True):
         )
 
 
-class BookTracker:
+class BookTracker(TrackedBook):
     """One instrument's book as its venue's frames make it, and the record for each frame.
 
     A record is written by `load`, `update`, `repeat`, `reset` and `rescaled`; the encoder that they
@@ -65,19 +66,39 @@ class BookTracker:
         stage: LevelStage | None = None,
         encoder: Encoder | None = None,
     ) -> None:
+        super().__init__(
+            LevelStage() if stage is None else stage, Encoder() if encoder is None else encoder
+        )
         self.instrument = instrument
         self.depth = depth
         self.rule = checksum
-        self.version = 0
-        """Of the latest delta or resetting snapshot; survives reloads."""
         self.book = Book(depth)
-        self.ready = False
-        """Whether there is a book, and nothing is known to be wrong with it."""
         self.trusted_bid: int | None = None
         self.trusted_ask: int | None = None
-        self._exchange_ns = NO_TIME
-        self._stage = LevelStage() if stage is None else stage
-        self._encoder = Encoder() if encoder is None else encoder
+        self.exchange_ns = NO_TIME
+
+    @property
+    def instrument(self) -> Instrument:
+        """By which the book is scaled; it may be replaced while there is no book."""
+        return self._instrument
+
+    @instrument.setter
+    def instrument(self, instrument: Instrument) -> None:
+        self._instrument = instrument
+        self.scale(instrument.id, instrument.price_exponent, instrument.size_exponent)
+
+    @property
+    def rule(self) -> ChecksumRule | None:
+        """How the venue's checksum is computed; None where it sends none."""
+        return self._rule
+
+    @rule.setter
+    def rule(self, rule: ChecksumRule | None) -> None:
+        self._rule = rule
+        if rule is None:
+            self.check_by(None)
+        else:
+            self.check_by(rule.price_digits, rule.size_digits)
 
     def load(
         self,
@@ -114,7 +135,7 @@ class BookTracker:
         """
         self._parse(parts)
         book = Book(self.depth)
-        book.load(self._stage)
+        book.load(self.stage)
         self.ready = False
         self._verify(book, checksum)
         self.book = book
@@ -150,7 +171,7 @@ class BookTracker:
         self._require_book()
         self._parse(parts)
         book = self.book
-        changed = book.apply(self._stage)
+        changed = book.apply(self.stage)
         if checksum is not None or book.crossed:
             self.ready = False
             self._verify(book, checksum)
@@ -158,8 +179,8 @@ class BookTracker:
         if not changed:
             return None
         self.version += 1
-        self._exchange_ns = exchange_ns
-        return self._encoder.delta(
+        self.exchange_ns = exchange_ns
+        return self.encoder.delta(
             book.changes,
             self.instrument.id,
             self.version,
@@ -206,7 +227,7 @@ class BookTracker:
             self.trusted_bid *= factor
         if self.trusted_ask is not None:
             self.trusted_ask *= factor
-        return self._publish_reset(Reason.RESCALED, self._exchange_ns, received_ns)
+        return self._publish_reset(Reason.RESCALED, self.exchange_ns, received_ns)
 
     def reset(self, *, reason: Reason, received_ns: int = NO_TIME) -> Encoder:
         """Resetting snapshot of the book as it stands, version one up.
@@ -217,7 +238,7 @@ class BookTracker:
             there is no book
         """
         self._require_book()
-        return self._publish_reset(reason, self._exchange_ns, received_ns)
+        return self._publish_reset(reason, self.exchange_ns, received_ns)
 
     def invalidate(self) -> None:
         """Refuse updates until the next `load`."""
@@ -233,7 +254,7 @@ class BookTracker:
         A `PrecisionError` tells the most decimal places that its field needs in the whole frame,
         so that a frame makes at most two rescales necessary.
         """
-        stage = self._stage
+        stage = self.stage
         instrument = self.instrument
         widest: PrecisionError | None = None
         stage.clear()
@@ -262,11 +283,11 @@ class BookTracker:
     def _publish_reset(self, reason: Reason, exchange_ns: int, received_ns: int) -> Encoder:
         self.ready = True
         self.version += 1
-        self._exchange_ns = exchange_ns
+        self.exchange_ns = exchange_ns
         return self._snapshot(reason, received_ns, 0)
 
     def _snapshot(self, reason: Reason, received_ns: int, flags: int) -> Encoder:
-        return self._encoder.snapshot(
+        return self.encoder.snapshot(
             self.book,
             self.instrument.id,
             self.version,
@@ -274,7 +295,7 @@ class BookTracker:
             self.depth,
             self.trusted_bid,
             self.trusted_ask,
-            exchange_ns=self._exchange_ns,
+            exchange_ns=self.exchange_ns,
             received_ns=received_ns,
             flags=flags,
         )

@@ -218,21 +218,22 @@ def round_up(size_bytes: int) -> int:
 
 
 def remove_unowned(path: Path) -> bool:
-    """Unlink a segment unless someone holds its lock; whether it was removed."""
+    """Unlink a segment unless someone holds its lock; whether it was removed.
+
+    Its content isn't looked at: one that is being made is empty, and locked.
+    """
     try:
-        mapping = open_segment(path, writable=True)
-    except RingNotFound:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
         return False
-    except RingCorrupt:
-        path.unlink(missing_ok=True)
-        return True
+    held = liveness.Held(fd)
     try:
-        if not liveness.lock(mapping.held.fd) or not mapping.is_at(path):
+        if not liveness.lock(fd) or not os.fstat(fd).st_nlink:
             return False
         path.unlink(missing_ok=True)
         return True
     finally:
-        mapping.close()
+        held.close()
 
 
 def remove_unfinished(name: str) -> list[str]:
