@@ -9,15 +9,18 @@ from typing import Any
 
 import pytest
 
+from alphapulse.collectors.events import VenueStatus
 from alphapulse.collectors.feed import Feed
 from alphapulse.collectors.registry import VENUES, make_venue
 from alphapulse.config import CoinbaseSettings, VenuesSettings
 from alphapulse.errors import ConfigError
 from alphapulse.model import BookState, Channel, InstrumentDefined, Reason
 from alphapulse.shm import RingReader, RingWriter
+from tests import feeding
 from tests.feeding import (
     NOW_NS,
     FeedOnRing,
+    Rebuilt,
     deltas,
     gaps,
     make_instrument,
@@ -112,6 +115,32 @@ class TestKrakenChecksum:
         frame = kraken_book("update", crc("29430230000000"), self.BIDS.replace("0.1", "0.3"))
         assert len(deltas(kraken.send(frame))) == 1
         assert kraken.feed.counts.checksums_bad == 0
+
+    def test_an_update_without_one_proves_nothing(self, kraken: FeedOnRing) -> None:
+        self.live(kraken)
+        frame = (
+            b'{"channel":"book","type":"update","data":[{"symbol":"BTC/USD","bids":[],"asks":[]}]}'
+        )
+        assert states(kraken.send(frame)) == [("BTC-USD", INVALID, Reason.MALFORMED)]
+
+    def test_more_digits_than_the_venues_precision_are_malformed(self, kraken: FeedOnRing) -> None:
+        self.live(kraken)
+        frame = kraken_book("update", 1, '[{"price":29430.21,"qty":1}]')
+        assert states(kraken.send(frame)) == [("BTC-USD", INVALID, Reason.MALFORMED)]
+        assert kraken.feed.books["BTC/USD"].instrument.price_exponent == 1
+
+    def test_one_bad_entry_of_a_frame_spoils_no_other(self, kraken: FeedOnRing) -> None:
+        def trade(price: str, number: int) -> str:
+            return (
+                f'{{"symbol":"BTC/USD","side":"buy","price":{price},"qty":1,"trade_id":{number},'
+                '"timestamp":"2021-04-17T16:49:02Z"}'
+            )
+
+        data = ",".join([trade("[]", 1), trade("5.0", 2)])
+        found = kraken.send(f'{{"channel":"trade","type":"update","data":[{data}]}}'.encode())
+        assert trade_ids(found) == [2]
+        assert [symbol for symbol, _ in kraken.complaints] == ["BTC/USD"]
+        assert states(found) == []
 
 
 def test_unknown_symbols_are_reported_and_harm_nothing(coinbase: FeedOnRing) -> None:
@@ -208,6 +237,74 @@ def test_a_connections_lost_messages_concern_all_its_books_and_trades(ring_prefi
         assert set(on_ring.feed.wanted) == {"BTC-USD", "ETH-USD"}
 
 
+def test_an_unusable_message_of_one_symbol_is_no_break_of_the_connection(
+    ring_prefix: str,
+) -> None:
+    listed = [make_instrument("coinbase", name, name) for name in ("BTC-USD", "ETH-USD")]
+    settings = VenuesSettings(coinbase=CoinbaseSettings(feed="advanced"))
+    with FeedOnRing(ring_prefix, "coinbase", listed, settings) as on_ring:
+        books: list[dict[str, Any]] = [
+            {"type": "snapshot", "product_id": name, "updates": []}
+            for name in ("BTC-USD", "ETH-USD")
+        ]
+        on_ring.send({"channel": "l2_data", "sequence_num": 0, "events": books})
+        cut = b'{"channel":"l2_data","sequence_num":1,"events":[{"type":"update","product_id":"BTC-'
+        on_ring.send(cut + b'USD","updates":[{"side')
+        wrong = {"type": "update", "product_id": "BTC-USD"}
+        on_ring.send({"channel": "l2_data", "sequence_num": 2, "events": [wrong]})
+        found = on_ring.send({"channel": "heartbeats", "sequence_num": 3, "events": []})
+        assert found == []
+        assert on_ring.feed.books["ETH-USD"].state is LIVE
+        assert on_ring.feed.books["BTC-USD"].state is INVALID
+        # Lost and unusable at once: the loss is told all the same.
+        bad_time = {"channel": "l2_data", "sequence_num": 5, "events": [], "timestamp": "never"}
+        found = on_ring.send(bad_time)
+        assert ("ETH-USD", INVALID, Reason.GAP) in states(found)
+
+
+def test_a_trade_with_more_digits_is_not_lost(coinbase: FeedOnRing) -> None:
+    match = {
+        "type": "match",
+        "trade_id": 1,
+        "side": "buy",
+        "size": "0.00001",
+        "price": "100.12345678",
+        "product_id": "BTC-USD",
+        "time": "9999-04-17T16:43:37.089723Z",
+    }
+    found = coinbase.send(match)
+    assert trade_ids(found) == [1]
+    instrument = coinbase.feed.books["BTC-USD"].instrument
+    assert (instrument.price_exponent, instrument.size_exponent) == (8, 5)
+    assert trade_ids(coinbase.send({**match, "trade_id": 2, "price": "1.5"})) == [2]
+
+
+def test_a_heartbeat_of_an_unknown_product_is_nothing_to_remember(coinbase: FeedOnRing) -> None:
+    coinbase.send({"type": "heartbeat", "product_id": "FOO-USD", "last_trade_id": 1})
+    assert coinbase.feed.silent_symbols(coinbase.now_ns + 10**12) == []
+
+
+def test_in_maintenance_silence_is_no_stall(coinbase: FeedOnRing) -> None:
+    coinbase.send({"type": "snapshot", "product_id": "BTC-USD", "bids": [], "asks": []})
+    coinbase.feed.status = VenueStatus.MAINTENANCE
+    assert coinbase.feed.silent_symbols(coinbase.now_ns + 10**12) == []
+
+
+def test_news_of_one_instrument_that_cant_be_used_spoils_no_other(coinbase: FeedOnRing) -> None:
+    coinbase.send(
+        {"type": "snapshot", "product_id": "BTC-USD", "bids": [["1e15", "1"]], "asks": []}
+    )
+    news = [
+        make_instrument("coinbase", "BTC-USD", "BTC-USD", price_exponent=18),
+        make_instrument("coinbase", "NEW-USD", "NEW-USD"),
+    ]
+    coinbase.feed.define(news, coinbase.now_ns)
+    assert "NEW-USD" in coinbase.feed.instruments
+    assert [symbol for symbol, _ in coinbase.complaints] == ["BTC-USD"]
+    update = {"type": "l2update", "product_id": "BTC-USD", "changes": [["buy", "1.00", "2"]]}
+    assert len(deltas(coinbase.send(update))) == 1
+
+
 def test_symbols_fall_silent_one_by_one(coinbase: FeedOnRing) -> None:
     for symbol in ("BTC-USD", "ETH-USD"):
         coinbase.send({"type": "snapshot", "product_id": symbol, "bids": [], "asks": []})
@@ -255,6 +352,25 @@ def test_a_ring_too_small_for_a_book_is_enlarged_and_told_all_over(ring_prefix: 
         assert len(made["BTC-USD"].bids) == 100_000
         assert made["ETH-USD"].repeat
         assert ("BTC-USD", LIVE, Reason.SUBSCRIBED) in states(found)
+
+
+def test_a_delta_too_large_for_the_ring_is_part_of_the_snapshots_of_the_next(
+    ring_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeding, "RING_BYTES", 1 << 14)
+    listed = [make_instrument("coinbase", "BTC-USD", "BTC-USD")]
+    with FeedOnRing(ring_prefix, "coinbase", listed) as on_ring:
+        small = {"type": "snapshot", "product_id": "BTC-USD", "bids": [["1.00", "1"]], "asks": []}
+        rebuilt = Rebuilt()
+        rebuilt.take(on_ring.send(small))
+        changes = [["sell", f"{price / 100:.2f}", "12345.6789"] for price in range(200, 900)]
+        rebuilt.take(
+            on_ring.send({"type": "l2update", "product_id": "BTC-USD", "changes": changes})
+        )
+        last = {"type": "l2update", "product_id": "BTC-USD", "changes": [["buy", "1.00", "2"]]}
+        rebuilt.take(on_ring.send(last))
+        assert len(rebuilt.books["BTC-USD"][1]) == 700
+        assert rebuilt.books["BTC-USD"][0] == {100: 20000}
 
 
 def test_every_venue_of_the_registry_is_made_and_bears_its_name() -> None:

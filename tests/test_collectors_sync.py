@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from alphapulse.clock import NO_TIME
 from alphapulse.collectors import sync
 from alphapulse.config import BinanceUsSettings, VenuesSettings
 from alphapulse.model import Action, BookState, Channel, InstrumentDefined, Reason
@@ -150,6 +151,36 @@ class TestStreamed:
         found = on_ring.send(update("BTC-USD", ["buy", "1.0000000000000000001", "1"]))
         assert states(found) == [("BTC-USD", INVALID, Reason.MALFORMED)]
 
+    def test_digits_that_grew_the_exponents_too_far_are_given_up_with_the_book(
+        self, on_ring: FeedOnRing
+    ) -> None:
+        on_ring.send(snapshot("BTC-USD", [["0.000000000000000001", "1"]], []))
+        assert on_ring.feed.books["BTC-USD"].instrument.price_exponent == 18
+        found = on_ring.send(snapshot("BTC-USD", [["29430.20", "2"]], []))
+        assert states(found)[-1][1] is INVALID
+        found = on_ring.send(snapshot("BTC-USD", [["29430.20", "2"]], []))
+        assert states(found)[-1] == ("BTC-USD", LIVE, Reason.RESYNCED)
+        assert on_ring.feed.books["BTC-USD"].instrument.price_exponent == 2
+
+    def test_a_price_that_can_only_be_held_at_the_cost_of_another_is_malformed(
+        self, on_ring: FeedOnRing
+    ) -> None:
+        on_ring.send(snapshot("BTC-USD", [["29430.20", "2"]], []))
+        found = on_ring.send(update("BTC-USD", ["sell", "99999.000000000000000001", "1"]))
+        assert states(found) == [("BTC-USD", INVALID, Reason.MALFORMED)]
+        assert on_ring.feed.books["BTC-USD"].instrument.price_exponent == 2
+
+    def test_exponents_do_not_change_without_end(
+        self, on_ring: FeedOnRing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sync, "MOST_RESCALES", 2)
+        self.live(on_ring)
+        for places in (3, 4):
+            on_ring.send(update("BTC-USD", ["buy", f"1.{'0' * (places - 1)}1", "1"]))
+        assert on_ring.feed.books["BTC-USD"].instrument.price_exponent == 4
+        found = on_ring.send(update("BTC-USD", ["buy", "1.00001", "1"]))
+        assert states(found) == [("BTC-USD", INVALID, Reason.MALFORMED)]
+
     def test_a_second_snapshot_is_an_explicit_reset(self, on_ring: FeedOnRing) -> None:
         self.live(on_ring)
         found = on_ring.send(snapshot("BTC-USD", [["0.99", "1"]], []))
@@ -157,8 +188,8 @@ class TestStreamed:
         assert (made.version, made.reason) == (2, Reason.RESYNCED)
 
 
-def depth(first: int, last: int, bids: list[list[str]]) -> dict[str, Any]:
-    data = {"e": "depthUpdate", "E": 1, "s": "BTCUSD", "U": first, "u": last, "b": bids, "a": []}
+def depth(first: int, last: int, bids: list[list[str]], time: int = 1) -> dict[str, Any]:
+    data = {"e": "depthUpdate", "E": time, "s": "BTCUSD", "U": first, "u": last, "b": bids, "a": []}
     return {"stream": "btcusd@depth@100ms", "data": data}
 
 
@@ -311,6 +342,46 @@ class TestSequenced:
         assert "BTCUSD" in on_ring.feed.wanted
         found = self.answer(on_ring, 106, [["1.00", "4"]])
         assert states(found) == [("BTC-USD", LIVE, Reason.RESYNCED)]
+
+    def test_old_ids_at_a_later_time_mean_that_the_venue_counts_anew(
+        self, on_ring: FeedOnRing
+    ) -> None:
+        self.live(on_ring)
+        on_ring.send(depth(101, 101, [["1.00", "3"]], time=5))
+        assert on_ring.send(depth(99, 100, [["1.00", "4"]], time=4)) == []
+        found = on_ring.send(depth(1, 1, [["1.00", "4"]], time=6))
+        assert states(found) == [("BTC-USD", INVALID, Reason.GAP)]
+
+    @pytest.mark.parametrize("ids", [(101, 2**62), (-5, 101), (2**64, 2**64)])
+    def test_ids_that_cant_be_are_malformed(
+        self, on_ring: FeedOnRing, ids: tuple[int, int]
+    ) -> None:
+        self.live(on_ring)
+        found = on_ring.send(depth(*ids, [["1.00", "4"]]))
+        assert states(found) == [("BTC-USD", INVALID, Reason.MALFORMED)]
+
+    @pytest.mark.parametrize("time", [10**17, 10**30, -1, 0])
+    def test_a_time_that_cant_be_is_unknown(self, on_ring: FeedOnRing, time: int) -> None:
+        self.live(on_ring)
+        [delta] = deltas(on_ring.send(depth(101, 101, [["1.00", "4"]], time=time)))
+        assert delta.exchange_ns == NO_TIME
+
+    def test_a_kept_update_larger_than_all_that_is_kept_is_dropped(
+        self, on_ring: FeedOnRing, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sync, "MAX_BUFFERED_BYTES", 100)
+        on_ring.send(depth(101, 101, [["1.00", "4"]] * 10), depth(102, 102, [["1.00", "5"]]))
+        assert snapshots(self.answer(on_ring, 100, [])) == []
+        found = self.answer(on_ring, 101, [])
+        assert [delta.changes[0].size for delta in deltas(found)] == [50000]
+
+    def test_what_an_earlier_connection_left_does_not_join_on(self, on_ring: FeedOnRing) -> None:
+        on_ring.send(depth(11, 11, []))
+        on_ring.feed.opened(on_ring.channel, on_ring.now_ns)
+        on_ring.send(depth(50, 50, [["1.00", "4"]]))
+        found = self.answer(on_ring, 49, [])
+        assert gaps(found) == []
+        assert len(deltas(found)) == 1
 
     def test_rebuilt_books_follow_through_everything(self, on_ring: FeedOnRing) -> None:
         rebuilt = Rebuilt()

@@ -176,3 +176,32 @@ def test_a_trade_that_cant_be_used_is_missed_by_the_next(
         log.trade(2, **{name: value})
     assert log.trade(3) == [3]
     assert log.gaps == [(2, 2, 1, Reason.GAP)]
+
+
+def test_a_heartbeat_ahead_of_the_first_trade_hides_it_not(log: Log) -> None:
+    log.mark(100, settled=False)
+    assert log.trade(100, 101) == [100, 101]
+    assert log.gaps == []
+
+
+def test_one_wrong_id_far_ahead_does_not_silence_what_follows(log: Log) -> None:
+    log.trade(10, contiguous=False)
+    with pytest.raises(RangeError, match="soon after 10"):
+        log.trade(2**62, contiguous=False)
+    assert log.trade(11, 12, contiguous=False) == [11, 12]
+
+
+def test_a_venue_that_counts_anew_is_followed_and_the_break_told(log: Log) -> None:
+    log.trade(1000, exchange_ns=NOW_NS)
+    assert log.trade(1, exchange_ns=NOW_NS + 1) == [1]
+    assert log.gaps == [(None, None, None, Reason.GAP)]
+    assert log.trade(2, 3, exchange_ns=NOW_NS + 2) == [2, 3]
+    assert log.gaps == []
+
+
+@pytest.mark.parametrize("last", [-1, 2**63, 10**30])
+def test_a_mark_that_is_no_trade_id_is_refused(log: Log, last: int) -> None:
+    log.trade(1)
+    with pytest.raises(RangeError):
+        log.mark(last, settled=True)
+    assert log.trade(2) == [2]
