@@ -207,7 +207,7 @@ def table(rows: Sequence[Row]) -> str:
     """Rows as a Markdown table that is readable as it is."""
     cells = [["", "unit", "ours", "(min-max)", "peer", "", "(min-max)", "ratio"]]
     for row in rows:
-        ratio = "" if row.ratio is None else f"{row.ratio:.3g}x"
+        ratio = "" if row.ratio is None else f"{_times(row.ratio)}x"
         peer = ("", "") if row.peer is None else _spread_cells(row.peer)
         cells.append([row.name, row.unit, *_spread_cells(row.ours), row.peer_version, *peer, ratio])
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
@@ -222,6 +222,10 @@ def table(rows: Sequence[Row]) -> str:
         + " |"
         for line in cells
     )
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
 
 
 def _spread_cells(spread: Spread) -> tuple[str, str]:
