@@ -10,6 +10,7 @@ import msgspec
 
 from alphapulse.clock import NO_TIME, NS_PER_SECOND
 from alphapulse.collectors.events import (
+    PAIRS,
     Alive,
     BookSnapshotEvent,
     BookUpdateEvent,
@@ -30,8 +31,9 @@ from alphapulse.collectors.venue import (
     search_text,
 )
 from alphapulse.config import BinanceUsSettings
+from alphapulse.delta import UpdateLayout
 from alphapulse.fixed import INT64_MAX, decimal_places, parse_decimal
-from alphapulse.model import IdKind, Instrument, Side
+from alphapulse.model import BookSide, IdKind, Instrument, Side
 from alphapulse.symbols import unified_symbol, unify_asset
 
 DEPTH_WEIGHTS = ((100, 1), (500, 5), (1000, 10), (5000, 50))
@@ -273,6 +275,19 @@ class BinanceUs(Venue):
     @property
     def sequenced(self) -> bool:
         return True
+
+    @property
+    def plain_updates(self) -> UpdateLayout:
+        return UpdateLayout(
+            body="data",
+            body_fixed={"e": "depthUpdate"},
+            symbol="s",
+            parts=(("b", PAIRS, BookSide.BID), ("a", PAIRS, BookSide.ASK)),
+            time="E",
+            iso_time=False,
+            first_id="U",
+            last_id="u",
+        )
 
     def metadata_request(self) -> RestRequest | None:
         return RestRequest("/api/v3/exchangeInfo", weight=10)

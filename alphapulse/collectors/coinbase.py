@@ -43,7 +43,7 @@ from alphapulse.collectors.venue import (
     timestamp_ns,
 )
 from alphapulse.config import CoinbaseSettings
-from alphapulse.delta import LevelLayout
+from alphapulse.delta import LevelLayout, UpdateLayout
 from alphapulse.errors import ConfigError
 from alphapulse.fixed import decimal_places, parse_decimal
 from alphapulse.model import Instrument, Side
@@ -291,6 +291,18 @@ class Coinbase(Venue):
     @property
     def sequenced(self) -> bool:
         return False
+
+    @property
+    def plain_updates(self) -> UpdateLayout | None:
+        if self.settings.feed == "advanced":
+            # Its messages are counted over the connection: none may bypass the counter.
+            return None
+        return UpdateLayout(
+            fixed={"type": "l2update"},
+            symbol="product_id",
+            parts=(("changes", CHANGES, None),),
+            time="time",
+        )
 
     def metadata_request(self) -> RestRequest | None:
         return RestRequest("/products")

@@ -15,11 +15,21 @@ from alphapulse.collectors.publisher import Counts, Publisher
 from alphapulse.collectors.sync import SequencedBook, StreamedBook, SyncedBook
 from alphapulse.collectors.trades import TradeLog
 from alphapulse.collectors.venue import Channel, Venue
-from alphapulse.delta import BookTracker, ChecksumRule, Encoder, LevelStage
+from alphapulse.delta import (
+    BAD_CHECKSUM,
+    NOT_PLAIN,
+    TAKEN,
+    BookTracker,
+    ChecksumRule,
+    Encoder,
+    FastPath,
+    LevelStage,
+)
 from alphapulse.errors import (
     BookError,
     FixedPointError,
     PrecisionError,
+    RingTooSmall,
     SymbolError,
 )
 from alphapulse.model import BookState, Instrument, Reason
@@ -66,6 +76,8 @@ class Feed:
         self._encoder = Encoder()
         self._by_id: dict[int, SyncedBook] = {}
         self._alive_ns: dict[str, int] = {}
+        layout = venue.plain_updates
+        self._fast = FastPath(layout, writer) if layout is not None else None
         self._handlers: dict[type, Callable[..., None]] = {
             events.BookUpdateEvent: self._book_update,
             events.BookSnapshotEvent: self._book_snapshot,
@@ -79,8 +91,18 @@ class Feed:
 
     @property
     def counts(self) -> Counts:
-        """What the feed has seen and done since its start."""
-        return self.publisher.counts
+        """What the feed has seen and done since its start, as of now."""
+        counts, fast = self.publisher.counts, self._fast
+        if fast is None:
+            return msgspec.structs.replace(counts)
+        return msgspec.structs.replace(
+            counts,
+            frames=counts.frames + fast.frames,
+            bytes_in=counts.bytes_in + fast.bytes_in,
+            records=counts.records + fast.records,
+            bytes_out=counts.bytes_out + fast.bytes_out,
+            checksums_ok=counts.checksums_ok + fast.checksums_ok,
+        )
 
     def started(self, now_ns: int) -> None:
         """Tell what the predecessor's end has cost, if there was one."""
@@ -131,7 +153,22 @@ class Feed:
     def receive(
         self, channel: Channel, data: bytes | memoryview, received_ns: int
     ) -> list[events.VenueEvent]:
-        """Take one frame of a connection; returns its events, for the session's own needs."""
+        """Take one frame of a connection; returns its events, for the session's own needs.
+
+        A plain book update has none that the session would need.
+        """
+        if self._fast is not None:
+            try:
+                outcome = self._fast.take(data, received_ns)
+            except RingTooSmall as error:
+                # The book has changed already: the enlarged ring begins with it.
+                self.publisher.enlarge(error)
+                return []
+            if outcome == TAKEN:
+                return []
+            if outcome != NOT_PLAIN:
+                self._disproved(outcome, received_ns)
+                return []
         found = channel.receive(data)
         self.take(channel, found, len(data), received_ns)
         return found
@@ -190,7 +227,7 @@ class Feed:
         """The session has asked the venue for a new snapshot of a venue symbol."""
         reason = self.wanted.pop(symbol, Reason.REQUESTED)
         book = self.books[symbol]
-        self.counts.resyncs += 1
+        self.publisher.counts.resyncs += 1
         resyncs = self.publisher.tally(book.instrument).resyncs
         resyncs[reason] = resyncs.get(reason, 0) + 1
         self._alive_ns[symbol] = now_ns
@@ -222,6 +259,18 @@ class Feed:
                 book = self._by_id[instrument_id]
             book.repeat(now_ns)
 
+    def _disproved(self, outcome: int, received_ns: int) -> None:
+        """The native path found a book wrong; nothing was published."""
+        assert self._fast is not None
+        tracker = self._fast.culprit
+        assert isinstance(tracker, BookTracker)
+        book = self.books[tracker.instrument.venue_symbol]
+        if outcome == BAD_CHECKSUM:
+            self.publisher.checksum_failed(book.instrument)
+            book.fail(BookState.INVALID, Reason.CHECKSUM, received_ns)
+        else:
+            book.fail(BookState.INVALID, Reason.CROSSED, received_ns)
+
     def _handle(
         self, handler: Callable[..., None], event: events.VenueEvent, received_ns: int
     ) -> None:
@@ -252,6 +301,8 @@ class Feed:
         kind = SequencedBook if self.venue.sequenced else StreamedBook
         book = kind(tracker, self.publisher, self._want, self._next_id)
         self.books[symbol] = book
+        if self._fast is not None:
+            self._fast.follow(symbol, tracker)
         self._trades[symbol] = TradeLog(tracker, self.publisher)
         book.announce(now_ns)
         return book
@@ -322,7 +373,7 @@ class Feed:
         self.status = event.status
 
     def _malformed(self, event: events.Malformed, received_ns: int) -> None:
-        self.counts.malformed += 1
+        self.publisher.counts.malformed += 1
         self._complain(event.venue_symbol, event.problem)
         book = self.books.get(event.venue_symbol or "")
         if book is not None:

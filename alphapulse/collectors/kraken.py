@@ -39,7 +39,7 @@ from alphapulse.collectors.venue import (
     timestamp_ns,
 )
 from alphapulse.config import KrakenSettings
-from alphapulse.delta import LevelLayout
+from alphapulse.delta import LevelLayout, UpdateLayout
 from alphapulse.fixed import decimal_places, parse_decimal
 from alphapulse.model import BookSide, Instrument, Side
 from alphapulse.symbols import UNIFIED_ASSETS, unified_symbol, unify_asset
@@ -344,6 +344,18 @@ class Kraken(Venue):
     @property
     def sequenced(self) -> bool:
         return False
+
+    @property
+    def plain_updates(self) -> UpdateLayout:
+        return UpdateLayout(
+            fixed={"channel": "book", "type": "update"},
+            body="data",
+            in_list=True,
+            symbol="symbol",
+            parts=(("bids", LEVELS, BookSide.BID), ("asks", LEVELS, BookSide.ASK)),
+            time="timestamp",
+            checksum="checksum",
+        )
 
     @property
     def depth(self) -> int:

@@ -83,14 +83,18 @@ class Publisher:
             self.writer.write(record)
         except RingTooSmall as error:
             kept = bytes(record)
-            self.writer.enlarge(error.needed_bytes)
-            self._announce(wall_ns())
+            self.enlarge(error)
             # The announced snapshots include what a delta would add to them.
             if kept[4] != RecordType.DELTA:
                 self.write(kept)
             return
         self.counts.bytes_out += self.writer.position - before
         self.counts.records += 1
+
+    def enlarge(self, error: RingTooSmall) -> None:
+        """Go on in a ring of the size that is needed, which begins with all books as they are."""
+        self.writer.enlarge(error.needed_bytes)
+        self._announce(wall_ns())
 
     def instrument(self, instrument: Instrument, received_ns: int) -> None:
         """Announce an instrument."""

@@ -25,6 +25,7 @@ from alphapulse.collectors.events import (
     VenueEvent,
 )
 from alphapulse.config import VenueSettings
+from alphapulse.delta import UpdateLayout
 from alphapulse.errors import AlphaPulseError
 from alphapulse.fixed import INT64_MAX, MAX_EXPONENT
 from alphapulse.model import Instrument
@@ -191,6 +192,14 @@ class Venue(ABC):
     @abstractmethod
     def sequenced(self) -> bool:
         """Whether books come as numbered changes to a REST snapshot (else by snapshot frames)."""
+
+    @property
+    def plain_updates(self) -> UpdateLayout | None:
+        """Where frames have a plain book update, for the native path; None: there is no such.
+
+        A frame that fits may bypass `Channel.decode`, which has to do the same with it.
+        """
+        return None
 
     @property
     def depth(self) -> int:

@@ -2,6 +2,7 @@
 
 from alphapulse._core.book import Book
 from alphapulse._core.changes import ChangeSet
+from alphapulse._core.fastpath import BAD_CHECKSUM, NOT_PLAIN, TAKEN, FastPath, UpdateLayout
 from alphapulse._core.levels import LevelLayout, LevelStage
 from alphapulse.delta.codec import (
     HEADER_SIZE,
@@ -16,18 +17,23 @@ from alphapulse.delta.tracker import BookTracker, ChecksumRule, Part
 from alphapulse.delta.view import BookView, TopView
 
 __all__ = [
+    "BAD_CHECKSUM",
     "HEADER_SIZE",
+    "NOT_PLAIN",
+    "TAKEN",
     "Book",
     "BookTracker",
     "BookView",
     "ChangeSet",
     "ChecksumRule",
     "Encoder",
+    "FastPath",
     "Header",
     "LevelLayout",
     "LevelStage",
     "Part",
     "TopView",
+    "UpdateLayout",
     "decode",
     "decode_header",
     "encode_instrument",

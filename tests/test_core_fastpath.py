@@ -1,0 +1,296 @@
+"""The native path does exactly what the long way does, or nothing."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from alphapulse.capture import read_capture
+from alphapulse.collectors.binance_us import BinanceUs
+from alphapulse.collectors.coinbase import Coinbase
+from alphapulse.collectors.kraken import Kraken
+from alphapulse.config import KrakenSettings, VenuesSettings
+from alphapulse.delta import NOT_PLAIN, TAKEN, FastPath, LevelLayout, UpdateLayout
+from alphapulse.model import Event, Instrument
+from tests.feeding import FeedOnRing, deltas, make_instrument
+
+VENUES = ("kraken", "coinbase", "binance_us")
+CLASSES = {"kraken": Kraken, "coinbase": Coinbase, "binance_us": BinanceUs}
+SYMBOLS = {"kraken": "BTC/USD", "coinbase": "BTC-USD", "binance_us": "BTCUSD"}
+
+
+class Both:
+    """The same venue twice: once with the native path, once without."""
+
+    def __init__(self, prefix: str, venue: str, listed: list[Instrument], depth: int = 10) -> None:
+        self.venue = venue
+        chosen = VenuesSettings(kraken=KrakenSettings(depth=depth))  # type: ignore[arg-type]
+        self.fast = FeedOnRing(f"{prefix}-fast", venue, listed, chosen)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(CLASSES[venue], "plain_updates", None)
+            self.slow = FeedOnRing(f"{prefix}-slow", venue, listed, chosen)
+
+    def close(self) -> None:
+        self.fast.close()
+        self.slow.close()
+
+    def send(self, *frames: bytes | dict[str, Any]) -> list[Event]:
+        """Send to both and compare all that can be seen of them."""
+        found, expected = self.fast.send(*frames), self.slow.send(*frames)
+        assert list(map(without_times, found)) == list(map(without_times, expected))
+        assert self.fast.complaints == self.slow.complaints
+        assert self.fast.feed.wanted == self.slow.feed.wanted
+        assert self.fast.feed.counts == self.slow.feed.counts
+        for symbol, book in self.slow.feed.books.items():
+            ours = self.fast.feed.books[symbol].tracker
+            assert ours.version == book.tracker.version
+            assert ours.book.digest() == book.tracker.book.digest()
+            assert ours.exchange_ns == book.tracker.exchange_ns
+        return found
+
+    @property
+    def taken(self) -> int:
+        """How many frames went the native way."""
+        fast = self.fast.feed._fast
+        assert fast is not None
+        assert self.slow.feed._fast is None
+        return fast.frames
+
+
+def without_times(event: Event) -> Event:
+    return msgspec.structs.replace(event, published_ns=0) if hasattr(event, "flags") else event
+
+
+def snapshot(venue: str) -> list[dict[str, Any]]:
+    """Frames that make the book of BTC-USD live, where frames do."""
+    if venue == "kraken":
+        pair = {
+            "symbol": "BTC/USD",
+            "base": "BTC",
+            "quote": "USD",
+            "price_precision": 2,
+            "qty_precision": 4,
+        }
+        level = {"symbol": "BTC/USD", "bids": [], "asks": [], "checksum": 0}
+        return [
+            {"channel": "instrument", "type": "snapshot", "data": {"pairs": [pair]}},
+            {"channel": "book", "type": "snapshot", "data": [level]},
+        ]
+    if venue == "coinbase":
+        levels = {"bids": [["1.00", "1"]], "asks": [["1.10", "1"]]}
+        return [{"type": "snapshot", "product_id": "BTC-USD", **levels}]
+    return []
+
+
+@pytest.fixture(params=VENUES)
+def both(request: pytest.FixtureRequest, ring_prefix: str) -> Iterator[Both]:
+    venue = request.param
+    made = Both(ring_prefix, venue, [make_instrument(venue, "BTC-USD", SYMBOLS[venue])])
+    try:
+        made.send(*snapshot(venue))
+        if venue == "binance_us":
+            for each in (made.fast, made.slow):
+                body = b'{"lastUpdateId":100,"bids":[["1.00","1"]],"asks":[["1.10","1"]]}'
+                book = each.feed.books["BTCUSD"]
+                assert each.feed.rest_snapshot(book.instrument, body, each.now_ns)
+                each.feed.wanted.clear()
+                each.events()
+        yield made
+    finally:
+        made.close()
+
+
+def update(venue: str, price: str = "1.00", size: str = "2", number: int = 101) -> str:
+    """A plain update of one bid."""
+    if venue == "kraken":
+        digits = f"{price}{size}0000".replace(".", "").lstrip("0")
+        crc = zlib.crc32(digits.encode()) if size != "0" else 0
+        return (
+            '{"channel":"book","type":"update","data":[{"symbol":"BTC/USD",'
+            f'"bids":[{{"price":{price},"qty":{size}}}],"asks":[],"checksum":{crc},'
+            '"timestamp":"2021-04-17T16:49:23.327760Z"}]}'
+        )
+    if venue == "coinbase":
+        return (
+            f'{{"type":"l2update","product_id":"BTC-USD","changes":[["buy","{price}","{size}"]],'
+            '"time":"2021-04-17T16:49:23.327760Z"}'
+        )
+    return (
+        '{"stream":"btcusd@depth@100ms","data":{"e":"depthUpdate","E":1618678163327,'
+        f'"s":"BTCUSD","U":{number},"u":{number},"b":[["{price}","{size}"]],"a":[]}}}}'
+    )
+
+
+def test_plain_updates_are_taken(both: Both) -> None:
+    found = both.send(
+        update(both.venue, "1.00", "2").encode(), update(both.venue, "1.00", "3", 102).encode()
+    )
+    assert len(deltas(found)) == 2
+    assert both.taken == 2
+    assert {delta.exchange_ns // 10**9 for delta in deltas(found)} == {1618678163}
+
+
+def test_an_update_without_effect_is_taken_and_no_record(both: Both) -> None:
+    found = both.send(
+        update(both.venue, "1.00", "2").encode(), update(both.venue, "1.00", "2", 102).encode()
+    )
+    assert len(deltas(found)) == 1
+    assert both.taken == 2
+
+
+def test_a_crossed_book_publishes_nothing(both: Both) -> None:
+    found = both.send(update(both.venue, "1.20", "2").encode())
+    # Kraken's book has no asks here.
+    assert len(deltas(found)) == (1 if both.venue == "kraken" else 0)
+    assert both.taken == 1
+
+
+def test_a_wrong_checksum_publishes_nothing(ring_prefix: str) -> None:
+    made = Both(ring_prefix, "kraken", [make_instrument("kraken", "BTC-USD", "BTC/USD")])
+    try:
+        made.send(*snapshot("kraken"))
+        frame = update("kraken").replace('"checksum":', '"checksum":1')
+        assert deltas(made.send(frame.encode())) == []
+        assert made.taken == 1
+        assert made.fast.feed.counts.checksums_bad == 1
+    finally:
+        made.close()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"2"', '"NaN"'),
+        ('"2"', '"-2"'),
+        ('"2"', '"1e400"'),
+        ('"2"', '"0.00001"'),
+        ("1.00", "0"),
+        ("1.00", "1.001"),
+        ("BTC", "ETH"),
+        ("BTC", "\\u0042TC"),
+        ("2021-04-17", "2021-02-30"),
+        ("2021-04-17", "1970-01-01"),
+        ("2021-04-17", "9999-01-01"),
+        ("23.327760Z", "23Z"),
+        ("23.327760Z", "23.1234567890Z"),
+        ("23.327760Z", "60Z"),
+        ("1618678163327", "1618678163327123"),
+        ("1618678163327", "0"),
+        ("1618678163327", "-1"),
+        ("1618678163327", "1e3"),
+        ('"U":101', '"U":102'),
+        ('"u":101', '"u":100'),
+        ('"u":101', '"u":9999999999999999999'),
+        ('"U":101', '"U":"101"'),
+        ("}", "} "),
+        ("{", " {"),
+        ("}", ",}"),
+        (":", " : "),
+        (',"changes"', ',"other":{"changes":[1,[2]]},"changes"'),
+        ('"type":', '"type":"l2update","type":'),
+        ('"checksum":', '"checksum":1,"checksum":'),
+        ('"channel":"book"', '"channel":"trade"'),
+        ("update", "snapshot"),
+        ("buy", "hold"),
+        ('[{"symbol"', '[{"symbol":"X"},{"symbol"'),
+        ("[", "[["),
+        ('"', "'"),
+    ],
+)
+def test_whatever_is_odd_comes_out_the_same(both: Both, old: str, new: str) -> None:
+    both.send(update(both.venue).replace(old, new).encode())
+    both.send(update(both.venue, "1.00", "3", 102).encode())
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_damaged_frames_come_out_the_same(both: Both, data: st.DataObject) -> None:
+    frame = bytearray(update(both.venue, number=data.draw(st.integers(90, 120))).encode())
+    for _ in range(data.draw(st.integers(0, 3))):
+        if not frame:
+            break
+        at = data.draw(st.integers(0, len(frame) - 1))
+        kind = data.draw(st.sampled_from(["set", "cut", "insert", "delete"]))
+        if kind == "set":
+            frame[at] = data.draw(st.integers(0, 255))
+        elif kind == "insert":
+            frame[at:at] = data.draw(st.binary(min_size=1, max_size=4))
+        elif kind == "delete":
+            del frame[at]
+        else:
+            del frame[max(at, 1) :]
+    both.send(bytes(frame))
+
+
+@pytest.mark.parametrize(
+    ("name", "venue", "depth"),
+    [
+        ("kraken", "kraken", 1000),
+        ("kraken-btcusd-depth10", "kraken", 10),
+        ("coinbase", "coinbase", 1000),
+    ],
+)
+def test_recorded_traffic_comes_out_the_same_and_goes_the_native_way(
+    captures: Path, ring_prefix: str, name: str, venue: str, depth: int
+) -> None:
+    frames = list(read_capture(captures / f"{name}.jsonl"))
+    made = Both(ring_prefix, venue, [], depth)
+    try:
+        for each in (made.fast, made.slow):
+            each.feed._symbols = None
+            if frames[0].src == "rest":
+                each.feed.rest_metadata(frames[0].raw, each.now_ns)
+        live = [frame.raw for frame in frames if frame.src == "ws"]
+        for start in range(0, len(live), 100):
+            made.send(*live[start : start + 100])
+        kinds = (b'"channel":"book","type":"update"', b'"type":"l2update"')
+        updates = sum(any(kind in raw for kind in kinds) for raw in live)
+        assert made.taken == updates
+    finally:
+        made.close()
+
+
+def test_layouts_that_cant_be_are_refused() -> None:
+    pairs = LevelLayout.pairs()
+    with pytest.raises(ValueError, match="one or two"):
+        UpdateLayout(symbol="s", parts=())
+    with pytest.raises(ValueError, match="go together"):
+        UpdateLayout(symbol="s", parts=(("b", pairs, 1),), first_id="U")
+    names = {f"f{number}": "x" for number in range(11)}
+    with pytest.raises(ValueError, match="at most"):
+        UpdateLayout(symbol="s", parts=(("b", pairs, 1),), fixed=names)
+
+
+def test_a_book_that_is_not_live_is_left_alone(both: Both) -> None:
+    for each in (both.fast, both.slow):
+        for book in each.feed.books.values():
+            book.malformed(each.now_ns)
+        each.events()
+    taken = both.taken
+    both.send(update(both.venue).encode())
+    assert both.taken == taken
+
+
+def test_what_a_path_has_not_heard_of_is_not_plain(both: Both) -> None:
+    layout = both.fast.venue.plain_updates
+    assert layout is not None
+    path = FastPath(layout, both.fast.writer)
+    frame = update(both.venue).encode()
+    assert path.take(frame, 1) == NOT_PLAIN
+    tracker = both.fast.feed.books[SYMBOLS[both.venue]].tracker
+    path.follow(SYMBOLS[both.venue], tracker)
+    assert path.take(memoryview(frame), 1) == TAKEN
+    assert path.culprit is tracker
+    assert json.loads(frame)
