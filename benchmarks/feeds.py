@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from alphapulse.collectors.feed import Feed
-from alphapulse.delta import Book
-from alphapulse.model import BookState, Instrument
-from alphapulse.shm import RingWriter
+from alphapulse.delta import BookView
+from alphapulse.model import BookState, Instrument, RecordType
+from alphapulse.shm import RingReader, RingWriter
 from benchmarks.harness import ring_prefix
 from benchmarks.timing import Call
 from benchmarks.traffic import Traffic
 
+RING_BYTES = 64 << 20
 WARM_RING_BYTES = 8 << 20
-"""Ring of a benchmark: written over and over, as a ring is that has been in use for long."""
+"""Ring that is written over and over, as a ring is that has been in use for long."""
+
+BOOK_RECORDS = (RecordType.SNAPSHOT, RecordType.DELTA)
 
 
 class FeedRuns:
@@ -23,6 +26,15 @@ class FeedRuns:
     ----------
     traffic : what the venue sent
     writer : the ring
+
+    Attributes
+    ----------
+    books : each symbol's final book, by its instrument
+
+    Raises
+    ------
+    RuntimeError
+        the traffic doesn't come to its right end
     """
 
     def __init__(self, traffic: Traffic, writer: RingWriter) -> None:
@@ -30,35 +42,43 @@ class FeedRuns:
         self._writer = writer
         self._problems: list[str] = []
         self._symbols: frozenset[str] | None = None
-        self.books: dict[str, tuple[Book, Instrument]] = {}
-        """Each symbol's final book and its instrument, by the venue's symbol."""
+        self.books: dict[Instrument, BookView] = {}
         self._explore()
-        while writer.position < WARM_RING_BYTES:
+
+    def warm(self) -> None:
+        """Write the ring over once, so that none of its memory is new."""
+        while self._writer.position < WARM_RING_BYTES:
             for call in self.calls():
                 call.run(*call.arguments)
-
-    def _explore(self) -> None:
-        """Find the symbols, and whether the traffic comes to its right end."""
-        venue_name = self._traffic.venue_name
-        with (
-            ring_prefix() as prefix,
-            RingWriter(venue_name, prefix=prefix, size_bytes=WARM_RING_BYTES) as writer,
-        ):
-            feed, calls = self._start(writer)
-            for call in calls:
-                call.run(*call.arguments)
-        books = feed.books.values()
-        dead = [book.instrument.symbol for book in books if book.state is not BookState.LIVE]
-        if dead or self._problems or feed.counts.checksums_bad:
-            raise RuntimeError(f"{self._traffic.name}: {dead} not live, {self._problems[:3]}")
-        self._symbols = frozenset(book.instrument.symbol for book in books)
-        self.books = {
-            book.instrument.venue_symbol: (book.tracker.book, book.instrument) for book in books
-        }
 
     def calls(self) -> list[Call]:
         """The calls of one pass with a feed of its own, which has its metadata already."""
         return self._start(self._writer)[1]
+
+    def _explore(self) -> None:
+        """Find the symbols, and whether all goes well."""
+        venue_name = self._traffic.venue_name
+        with (
+            ring_prefix() as prefix,
+            RingWriter(venue_name, prefix=prefix, size_bytes=RING_BYTES) as writer,
+            RingReader(venue_name, prefix=prefix, start="oldest") as reader,
+        ):
+            feed, calls = self._start(writer)
+            for call in calls:
+                call.run(*call.arguments)
+            views: dict[int, BookView] = {}
+            while batch := reader.read():
+                for record in batch:
+                    if record.type in BOOK_RECORDS:
+                        views.setdefault(record.instrument, BookView()).apply(record)
+            live = {id_ for id_, state in reader.states.items() if state is BookState.LIVE}
+            self.books = {
+                reader.instruments[id_]: view for id_, view in views.items() if id_ in live
+            }
+        self._symbols = frozenset(instrument.symbol for instrument in self.books)
+        dead = [one.symbol for one in feed.instruments if one.symbol not in self._symbols]
+        if dead or self._problems or feed.counts.checksums_bad:
+            raise RuntimeError(f"{self._traffic.name}: {dead} not live, {self._problems[:3]}")
 
     def _start(self, writer: RingWriter) -> tuple[Feed, list[Call]]:
         traffic = self._traffic

@@ -62,6 +62,7 @@ def _compare(session: Session, traffic: Traffic, peer_traffic: Traffic) -> list[
         RingWriter(traffic.venue_name, prefix=prefix, size_bytes=WARM_RING_BYTES) as writer,
     ):
         runs = FeedRuns(traffic, writer)
+        runs.warm()
         ours = Contestant("alphapulse", lambda seconds: _measure(runs, seconds))
         peer = _cryptofeed(peer_traffic, runs)
         return session.compare(name, metrics, ours, [peer])
@@ -108,7 +109,7 @@ def _check(ours: FeedRuns, theirs: CryptofeedRuns) -> None:
     found = {
         symbol.replace("-", ""): book for symbol, book in asyncio.run(theirs.final_books()).items()
     }
-    for book, instrument in ours.books.values():
+    for instrument, book in ours.books.items():
         bids, asks = found[instrument.symbol.replace("-", "")]
         for mine, peers, sign in ((book.bids(), bids, -1), (book.asks(), asks, 1)):
             best = sorted(peers.items(), key=lambda level: sign * level[0])
