@@ -10,6 +10,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from alphapulse._core.changes cimport ChangeSet
+from alphapulse._core.checksum cimport BookChecksum
 from alphapulse._core.levels cimport ASK, BID, LevelStage
 from alphapulse._core.scan cimport INT64_LARGEST, POWERS
 from alphapulse._core.sides cimport (
@@ -29,71 +30,6 @@ MAX_LEVELS_PER_SIDE = 4_000_000
 
 cdef enum:
     SIDE_LIMIT = 4_000_000
-    CHECKSUM_LEVELS = 10
-    # 20 levels of two numbers, each 19 digits and up to 18 zeros.
-    CHECKSUM_TEXT = 20 * 2 * 37
-
-cdef uint32_t[8][256] CRC_TABLES
-
-
-cdef void fill_crc_tables() noexcept:
-    """Tables of the reflected polynomial 0xEDB88320 for eight bytes at a time."""
-    cdef uint32_t value
-    cdef int i, j
-    for i in range(256):
-        value = <uint32_t>i
-        for j in range(8):
-            value = (value >> 1) ^ (0xEDB88320U if value & 1 else 0)
-        CRC_TABLES[0][i] = value
-    for i in range(256):
-        for j in range(1, 8):
-            value = CRC_TABLES[j - 1][i]
-            CRC_TABLES[j][i] = (value >> 8) ^ CRC_TABLES[0][value & 0xFF]
-
-
-fill_crc_tables()
-
-
-cdef uint32_t crc32(const uint8_t* data, Py_ssize_t length) noexcept nogil:
-    cdef uint32_t crc = 0xFFFFFFFFU
-    while length >= 8:
-        crc ^= data[0] | <uint32_t>data[1] << 8 | <uint32_t>data[2] << 16 | <uint32_t>data[3] << 24
-        crc = (
-            CRC_TABLES[7][crc & 0xFF] ^ CRC_TABLES[6][(crc >> 8) & 0xFF]
-            ^ CRC_TABLES[5][(crc >> 16) & 0xFF] ^ CRC_TABLES[4][crc >> 24]
-            ^ CRC_TABLES[3][data[4]] ^ CRC_TABLES[2][data[5]]
-            ^ CRC_TABLES[1][data[6]] ^ CRC_TABLES[0][data[7]]
-        )
-        data += 8
-        length -= 8
-    while length > 0:
-        crc = (crc >> 8) ^ CRC_TABLES[0][(crc ^ data[0]) & 0xFF]
-        data += 1
-        length -= 1
-    return ~crc
-
-
-cdef uint8_t* write_digits(uint8_t* at, int64_t value, int shift) noexcept nogil:
-    """Digits of a positive integer with `shift` zeros added, or taken away as far as there are."""
-    cdef uint8_t[20] reversed_digits
-    cdef int count = 0
-    while shift < 0 and value % 10 == 0:
-        value //= 10
-        shift += 1
-    while value:
-        reversed_digits[count] = <uint8_t>(c"0" + value % 10)
-        value //= 10
-        count += 1
-    while count:
-        count -= 1
-        at[0] = reversed_digits[count]
-        at += 1
-    while shift > 0:
-        at[0] = c"0"
-        at += 1
-        shift -= 1
-    return at
-
 
 cdef tuple levels_of(const SideArray* side, int which, Py_ssize_t limit):
     cdef Py_ssize_t i, count = side.count
@@ -230,20 +166,10 @@ cdef class Book:
             return False
         return best_of(&self.sides[0]).key >= -best_of(&self.sides[1]).key
 
-    cdef uint32_t checksum(self, int price_shift, int size_shift) noexcept nogil:
-        cdef uint8_t[CHECKSUM_TEXT] text
-        cdef uint8_t* at = text
-        cdef SideArray* side
-        cdef Level* level
-        cdef Py_ssize_t i
-        cdef int which
-        for which in range(ASK, BID - 1, -1):
-            side = &self.sides[which - 1]
-            for i in range(min(side.count, CHECKSUM_LEVELS)):
-                level = best_of(side) - i
-                at = write_digits(at, price_of(which, level.key), price_shift)
-                at = write_digits(at, level.size, size_shift)
-        return crc32(text, at - text)
+    cdef uint32_t checksum(self, int price_shift, int size_shift) except? 0:
+        if self.summed is None:
+            self.summed = BookChecksum()
+        return self.summed.compute(&self.sides[1], &self.sides[0], price_shift, size_shift)
 
     @property
     def bid_count(self):
