@@ -5,7 +5,7 @@
 Memory is reserved before a message is applied, so that it is applied whole or not at all.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 
