@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -130,6 +131,7 @@ class Session:
         self.rounds = rounds
         self.seconds = seconds
         self._results = results
+        self._begun = datetime.now(UTC).isoformat(timespec="seconds")
 
     def compare(
         self,
@@ -173,7 +175,9 @@ class Session:
             print(f"\n{note}")
         sys.stdout.flush()
         with self._results.open("ab") as file:
-            file.writelines(json_line(row) for row in rows)
+            file.writelines(
+                msgspec.json.encode(Result.of(row, self._begun)) + b"\n" for row in rows
+            )
 
 
 def _rows(
@@ -240,21 +244,49 @@ def digits(value: float) -> str:
     return f"{value:,.{places}f}"
 
 
-def json_line(row: Row) -> bytes:
+class Result(msgspec.Struct, frozen=True, kw_only=True):
     """A row as it stands in the results."""
-    fields = {
-        "name": row.name,
-        "ours": row.ours.median,
-        "peer": None if row.peer is None else row.peer.median,
-        "peer_version": row.peer_version,
-        "ratio": row.ratio,
-        "unit": row.unit,
-        "machine": machine(),
-        "commit": commit(),
-        "ours_range": [row.ours.least, row.ours.greatest],
-        "peer_range": None if row.peer is None else [row.peer.least, row.peer.greatest],
-    }
-    return msgspec.json.encode(fields) + b"\n"
+
+    name: str
+    ours: float
+    peer: float | None
+    peer_version: str
+    ratio: float | None
+    unit: str
+    machine: str
+    commit: str
+    begun: str
+    """When the run began, which its rows share."""
+    ours_range: tuple[float, float]
+    peer_range: tuple[float, float] | None
+    more_is_better: bool
+
+    @classmethod
+    def of(cls, row: Row, begun: str) -> Result:
+        """The result of a row."""
+        peer = row.peer
+        return cls(
+            name=row.name,
+            ours=row.ours.median,
+            peer=None if peer is None else peer.median,
+            peer_version=row.peer_version,
+            ratio=row.ratio,
+            unit=row.unit,
+            machine=machine(),
+            commit=commit(),
+            begun=begun,
+            ours_range=(row.ours.least, row.ours.greatest),
+            peer_range=None if peer is None else (peer.least, peer.greatest),
+            more_is_better=row.more_is_better,
+        )
+
+    def row(self) -> Row:
+        """The row that it was."""
+        peer = None
+        if self.peer is not None and self.peer_range is not None:
+            peer = Spread(self.peer, *self.peer_range)
+        ours = Spread(self.ours, *self.ours_range)
+        return Row(self.name, self.unit, ours, self.more_is_better, peer, self.peer_version)
 
 
 @functools.cache
