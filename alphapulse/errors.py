@@ -10,7 +10,6 @@ AlphaPulseError
 ├── BookError                a book that can't go on from here; it needs a snapshot
 │   ├── ChecksumMismatch     the venue's checksum isn't that of the book
 │   └── CrossedBook          the best bid isn't below the best ask
-├── FrameError               a venue sent something that can't be used
 ├── SymbolError              a symbol that no instrument of the venue bears
 ├── CaptureError             a file that is no capture, or a line of it that is none
 ├── RecordError              bytes that are no record of the wire format
@@ -21,7 +20,6 @@ AlphaPulseError
 │   ├── RingSpaceError       the machine has too little shared memory left
 │   └── RingCorrupt          a segment's header or records contradict themselves
 ├── VenueError               a venue refused or failed
-│   ├── SubscriptionRefused  one symbol's subscription was answered with an error
 │   └── RateLimited          the venue asked to be left alone for a while
 ├── StoreError               the history store failed
 └── RequestError             a client of ours asked for something that can't be done
@@ -129,25 +127,6 @@ class CrossedBook(BookError):
         super().__init__(f"best bid {bid:f} is not below best ask {ask:f}")
         self.bid = bid
         self.ask = ask
-
-
-class FrameError(AlphaPulseError):
-    """A frame, or a part of one, that can't be used.
-
-    Parameters
-    ----------
-    venue : the exchange that sent it
-    symbol : the symbol concerned as far as it could be told, else None
-    problem : what is wrong, naming the value
-    book : whether the lost content may have been a change of that symbol's book
-    """
-
-    def __init__(self, venue: str, symbol: str | None, problem: str, *, book: bool = False) -> None:
-        super().__init__(f"{venue} {symbol or '(symbol unknown)'}: {problem}")
-        self.venue = venue
-        self.symbol = symbol
-        self.problem = problem
-        self.book = book
 
 
 class SymbolError(AlphaPulseError, KeyError):
@@ -272,21 +251,6 @@ class VenueError(AlphaPulseError):
         super().__init__(f"{venue}: {problem}")
         self.venue = venue
         self.problem = problem
-
-
-class SubscriptionRefused(VenueError):
-    """One symbol's subscription was answered with an error.
-
-    Parameters
-    ----------
-    venue, symbol, channel : what was subscribed to
-    problem : the venue's words
-    """
-
-    def __init__(self, venue: str, symbol: str, channel: str, problem: str) -> None:
-        super().__init__(venue, f"subscription to {channel} of {symbol} refused: {problem}")
-        self.symbol = symbol
-        self.channel = channel
 
 
 class RateLimited(VenueError):

@@ -14,7 +14,6 @@ from alphapulse.errors import (
     ConfigError,
     DecimalSyntaxError,
     FixedPointError,
-    FrameError,
     PrecisionError,
     RateLimited,
     RequestError,
@@ -22,7 +21,6 @@ from alphapulse.errors import (
     RingNotFound,
     RingSpaceError,
     RingTooSmall,
-    SubscriptionRefused,
     SymbolError,
 )
 
@@ -67,8 +65,6 @@ def test_everything_has_one_base_and_a_docstring() -> None:
             PrecisionError("0.001", 3, 2),
             "'0.001': needs 3 decimal places, the instrument has 2",
         ),
-        (FrameError("kraken", "BTC/USD", "bad"), "kraken BTC/USD: bad"),
-        (FrameError("kraken", None, "bad"), "kraken (symbol unknown): bad"),
         (SymbolError("kraken", "A-B"), "kraken has no instrument 'A-B'"),
         (CaptureError("x.jsonl", 3, "is no JSON"), "x.jsonl:3: is no JSON"),
         (CaptureError("x.jsonl", 0, "is empty"), "x.jsonl: is empty"),
@@ -86,10 +82,6 @@ def test_everything_has_one_base_and_a_docstring() -> None:
             RingSpaceError("a.b", 4096, 1024),
             "ring 'a.b' needs 4096 bytes of shared memory, 1024 are free; "
             "enlarge /dev/shm or lower ring.size_bytes",
-        ),
-        (
-            SubscriptionRefused("kraken", "BTC-USD", "book", "Subscription depth not supported"),
-            "kraken: subscription to book of BTC-USD refused: Subscription depth not supported",
         ),
         (RateLimited("binance_us", 429, 2.5), "binance_us: HTTP 429, retry after 2.5 s"),
         (RequestError("unknown_symbol", "no such symbol"), "no such symbol"),
