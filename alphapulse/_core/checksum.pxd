@@ -4,6 +4,9 @@ from alphapulse._core.sides cimport SideArray
 
 cdef enum:
     LEVELS_SUMMED = 10
+    LINES = 20
+    # Those of last time and those of this time.
+    SLOTS = 40
     # Two numbers of at most 19 digits, each with up to 18 zeros added.
     LINE_BYTES = 2 * 37
 
@@ -18,12 +21,13 @@ cdef struct Line:
 
 
 cdef class BookChecksum:
-    # Asks, then bids; what was computed last, and room for the next.
-    cdef Line[2][2 * LEVELS_SUMMED] lines
-    cdef int[2] counts
-    cdef int latest
+    # The lines of last time are lines[order[:count]], asks before bids; the others are free.
+    cdef Line[SLOTS] lines
+    cdef int[LINES] order
+    cdef int count
     cdef int price_shift
     cdef int size_shift
     cdef uint32_t compute(self, const SideArray* asks, const SideArray* bids, int price_shift,
                           int size_shift) noexcept nogil
-    cdef const Line* known(self, int place, int64_t key, int64_t size) noexcept nogil
+    cdef int slot_of(self, int place, int64_t key, int64_t size) noexcept nogil
+    cdef int free_slot(self, uint64_t taken) noexcept nogil

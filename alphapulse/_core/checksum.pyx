@@ -86,53 +86,69 @@ cdef uint8_t* write_digits(uint8_t* at, int64_t value, int shift) noexcept nogil
 
 
 cdef class BookChecksum:
-    cdef const Line* known(self, int place, int64_t key, int64_t size) noexcept nogil:
-        """The line of a level that was among those of last time, at this place or beside it."""
-        cdef const Line* line
-        cdef int i
-        for i in range(max(place - 1, 0), min(place + 2, self.counts[self.latest])):
-            line = &self.lines[self.latest][i]
-            if line.key == key and line.size == size:
-                return line
-        return NULL
+    cdef int slot_of(self, int place, int64_t key, int64_t size) noexcept nogil:
+        """Where the line of a level is that was at this place or beside it; -1 where it isn't."""
+        cdef int i, slot
+        for i in range(max(place - 1, 0), min(place + 2, self.count)):
+            slot = self.order[i]
+            if self.lines[slot].key == key and self.lines[slot].size == size:
+                return slot
+        return -1
+
+    cdef int free_slot(self, uint64_t taken) noexcept nogil:
+        cdef int slot = 0
+        while taken >> slot & 1:
+            slot += 1
+        return slot
 
     cdef uint32_t compute(self, const SideArray* asks, const SideArray* bids, int price_shift,
                           int size_shift) noexcept nogil:
-        cdef int next_lines = 1 - self.latest, place = 0, which
+        cdef int place = 0, which, slot, i
+        cdef int[LINES] order
+        cdef uint64_t taken = 0
         cdef uint32_t crc = 0xFFFFFFFFU
         cdef bint same = True
         cdef const SideArray* side
         cdef const Level* level
-        cdef const Line* old
         cdef Line* line
         cdef uint8_t* end
-        cdef Py_ssize_t i
         if price_shift != self.price_shift or size_shift != self.size_shift:
-            self.counts[self.latest] = 0
+            self.count = 0
             self.price_shift = price_shift
             self.size_shift = size_shift
+        for i in range(self.count):
+            taken |= <uint64_t>1 << self.order[i]
         for which in range(ASK_SIDE, BID_SIDE - 1, -1):
             side = asks if which == ASK_SIDE else bids
-            for i in range(min(side.count, <Py_ssize_t>LEVELS_SUMMED)):
-                level = best_of(side) - i
-                line = &self.lines[next_lines][place]
-                old = self.known(place, level.key, level.size)
-                if old is not NULL:
-                    line.length = old.length
-                    memcpy(line.text, old.text, <size_t>old.length)
+            if side.count == 0:
+                continue
+            level = best_of(side)
+            for i in range(<int>min(side.count, <Py_ssize_t>LEVELS_SUMMED)):
+                slot = self.order[place]
+                line = &self.lines[slot]
+                if place < self.count and line.key == level.key and line.size == level.size:
+                    if same:
+                        crc = line.crc
+                    else:
+                        crc = line.crc = add_to_crc(crc, line.text, line.length)
                 else:
-                    end = write_digits(line.text, price_of(which, level.key), price_shift)
-                    end = write_digits(end, level.size, size_shift)
-                    line.length = <int>(end - line.text)
-                line.key = level.key
-                line.size = level.size
-                same = same and old is &self.lines[self.latest][place]
-                if same:
-                    crc = old.crc
-                else:
-                    crc = add_to_crc(crc, line.text, line.length)
-                line.crc = crc
+                    same = False
+                    slot = self.slot_of(place, level.key, level.size)
+                    if slot < 0:
+                        slot = self.free_slot(taken)
+                        taken |= <uint64_t>1 << slot
+                        line = &self.lines[slot]
+                        end = write_digits(line.text, price_of(which, level.key), price_shift)
+                        end = write_digits(end, level.size, size_shift)
+                        line.length = <int>(end - line.text)
+                        line.key = level.key
+                        line.size = level.size
+                    line = &self.lines[slot]
+                    crc = line.crc = add_to_crc(crc, line.text, line.length)
+                order[place] = slot
                 place += 1
-        self.counts[next_lines] = place
-        self.latest = next_lines
+                level -= 1
+        for i in range(place):
+            self.order[i] = order[i]
+        self.count = place
         return ~crc
