@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import struct
 
 import pytest
 
 from alphapulse._core.consumer import Consumer
+from alphapulse._core.records import Records
 from alphapulse._core.segment import (
     CLOSED,
     OPEN,
@@ -50,6 +52,42 @@ def test_record_of_another_ring_or_order_is_corrupt() -> None:
     struct.pack_into("<Q", memory, len(memory) - CAPACITY + 8, RING_ID << 48 | 2)
     with pytest.raises(RingCorrupt, match="not 1 of ring 2"):
         Consumer(Segment(memory)).next(1)
+
+
+def test_records_given_out_stay_as_they_were_while_others_follow() -> None:
+    """Memory is used again only when nothing of what it was given out as is left."""
+    memory = new_ring()
+    writer, consumer = producer(memory), Consumer(Segment(memory))
+    choose = random.Random(7)
+    held: list[tuple[memoryview, bytes]] = []
+    written = 0
+    for _ in range(2000):
+        for _ in range(choose.randrange(4)):
+            writer.write(record(UNKNOWN, 0, b"%d" % written + bytes(choose.randrange(200))))
+            written += 1
+        found = consumer.next(choose.randrange(1, 5))
+        if isinstance(found, Records) and choose.random() < 0.3:
+            held += [(each.data, bytes(each)) for each in found if choose.random() < 0.5]
+        while len(held) > 20:
+            held.pop(choose.randrange(len(held)))
+        assert all(bytes(data) == before for data, before in held)
+    assert writer.position > 4 * CAPACITY
+
+
+def test_batches_are_of_the_kind_and_origin_asked_for() -> None:
+    class Kind(Records):
+        __slots__ = ()
+
+    memory, origin = new_ring(), object()
+    producer(memory).write(record(UNKNOWN, 0, b""))
+    found = Consumer(Segment(memory), kind=Kind, origin=origin).next(1)
+    assert isinstance(found, Kind)
+    assert found
+    assert found.origin is origin
+    assert found.overrun is None
+    assert not Kind()
+    with pytest.raises(TypeError):
+        Consumer(Segment(memory), kind=dict)  # type: ignore[arg-type]
 
 
 def test_wait_returns_at_once_when_there_is_news() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from alphapulse._core.consumer import Consumer
 from alphapulse._core.producer import Producer
-from alphapulse._core.segment import OPEN, READERS_BYTES, ReadersPage, Segment
+from alphapulse._core.segment import OPEN, READERS_BYTES, ReadersPage, Segment, segment_bytes
 from alphapulse.errors import RecordError, RingError, RingTooSmall
 from tests.reference.ring import INSTRUMENT, LIVE, SNAPSHOT, STATE
 from tests.ring_memory import (
@@ -35,6 +35,54 @@ def test_write_stamps_route_and_time() -> None:
     assert (first.exchange_ns, first.received_ns, first.instrument) == (-7, 8, 3)
     assert bytes(second)[40:] == b"second"
     assert (writer.sequence, writer.position, writer.published_ns) == (2, 96, 456)
+
+
+def padded(*records: bytes) -> bytes:
+    return b"".join(data + bytes(-len(data) % 8) for data in records)
+
+
+def test_run_is_written_as_its_records_are() -> None:
+    one, many = new_ring(), new_ring()
+    writer, runs = producer(one), producer(many)
+    consumer = Consumer(Segment(many))
+    records = [record(UNKNOWN, 3, bytes(range(i))) for i in range(60)]
+    for lap in range(10):
+        for data in records:
+            writer.write(data, lap)
+        for first in range(0, len(records), 12):
+            run = padded(*records[first : first + 12])
+            assert runs.write_run(run, lap) == 60 * lap + first + 12
+        assert (runs.position, runs.sequence) == (writer.position, writer.sequence)
+        assert runs.published_ns == lap
+        assert [r.sequence for r in given_by(consumer)] == list(range(60 * lap + 1, 60 * lap + 61))
+    data = segment_bytes(CAPACITY, INSTRUMENTS) - CAPACITY
+    assert bytes(many)[data:] == bytes(one)[data:]
+    assert Segment(many).tail() == Segment(one).tail()
+
+
+@pytest.mark.parametrize(
+    ("run", "error"),
+    [(b"", RecordError), (bytes(40), RecordError), (record(UNKNOWN, 0, b"x"), RecordError),
+     (padded(record(UNKNOWN, 0, b"x")) + bytes(8), RecordError),
+     (padded(record(UNKNOWN, 0, b"")) + instrument_record(1), RecordError),
+     (record(SNAPSHOT, 1, b""), RecordError), (padded(state_record(1, LIVE)), RecordError),
+     (record(UNKNOWN, 0, bytes(CAPACITY // 8 - 32)), RingTooSmall)],
+)  # fmt: skip
+def test_what_is_no_run_is_refused_and_leaves_no_trace(run: bytes, error: type[Exception]) -> None:
+    memory = new_ring()
+    writer = producer(memory)
+    before = bytes(memory)
+    with pytest.raises(error):
+        writer.write_run(run)
+    assert bytes(memory) == before
+    assert writer.sequence == 0
+
+
+def test_run_after_close_is_refused() -> None:
+    writer = producer(new_ring())
+    writer.stop_segment()
+    with pytest.raises(RingError, match="closed"):
+        writer.write_run(padded(record(UNKNOWN, 0, b"x")))
 
 
 @pytest.mark.parametrize(

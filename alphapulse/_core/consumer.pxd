@@ -9,7 +9,11 @@ cdef class Consumer:
     cdef readonly Segment segment
     cdef ReadersPage readers
     cdef ap_slot *slot
+    cdef object kind
+    cdef object origin
     cdef Chunk chunk
+    cdef Chunk spare
+    cdef uint64_t usual
     cdef Py_ssize_t begin
     cdef Py_ssize_t end
     cdef Py_ssize_t staged
@@ -27,7 +31,7 @@ cdef class Consumer:
                     bint drop_history) noexcept nogil
     cdef uint64_t oldest_snapshot(self) noexcept nogil
     cdef int fill(self, Py_ssize_t limit) except -1
-    cdef int reserve(self, uint64_t room) except -1
+    cdef int reserve(self, uint64_t room, uint64_t more) except -1
     cdef uint64_t accept(self, uint64_t room) except? 1
     cdef Records take(self, Py_ssize_t limit)
     cdef object recover(self)

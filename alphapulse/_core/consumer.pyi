@@ -7,7 +7,13 @@ class Consumer:
     @property
     def segment(self) -> Segment: ...
     def __init__(
-        self, segment: Segment, readers: ReadersPage | None = None, slot: int = 0
+        self,
+        segment: Segment,
+        readers: ReadersPage | None = None,
+        slot: int = 0,
+        *,
+        kind: type[Records] = ...,
+        origin: object = None,
     ) -> None: ...
     def use_slot(self, readers: ReadersPage, slot: int) -> None: ...
     @property

@@ -2,6 +2,7 @@
 """The reading side of a ring: copies records out, checks them, and finds its place again."""
 
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.object cimport PyObject, PyTypeObject
 from cpython.ref cimport Py_REFCNT
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport malloc
@@ -11,6 +12,7 @@ from alphapulse._core.records cimport Chunk, Records
 from alphapulse._core.ring cimport (
     AP_MAX_SEQUENCE,
     AP_NO_POSITION,
+    AP_PAGE,
     AP_RECORD_HEADER,
     AP_SHARE,
     AP_SLOTS,
@@ -53,9 +55,16 @@ from alphapulse.errors import RingCorrupt
 cdef enum:
     # One bit for each possible id of an instrument.
     SYNCED_BYTES = 8192
-    # Copied at a time, and staged at most.
-    PIECE_BYTES = 262144
+    # Copied at a time, and staged at most. Two pieces stay in a core's cache: the one that was
+    # given out and the one that is being filled.
+    PIECE_BYTES = 131072
     BATCH_BYTES = 4194304
+    # Copied beyond what is wanted.
+    MARGIN_BYTES = 16384
+    # A larger chunk isn't kept once it was given out.
+    SPARE_BYTES = 1048576
+    # Length of records, as long as none has been seen.
+    USUAL_BYTES = 128
 
 
 cdef class Consumer:
@@ -68,6 +77,8 @@ cdef class Consumer:
     ----------
     segment : writable or not, it is only read
     readers, slot : where this reader says how far it has come and that it sleeps; None without
+    kind : subclass of `Records` to give out, without an initialiser of its own
+    origin : goes into each of them
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -75,7 +86,13 @@ cdef class Consumer:
         if self.synced == NULL:
             raise MemoryError
 
-    def __init__(self, Segment segment not None, ReadersPage readers=None, int slot=0):
+    def __init__(self, Segment segment not None, ReadersPage readers=None, int slot=0, *,
+                 kind=Records, origin=None):
+        if not issubclass(kind, Records):
+            raise TypeError(f"{kind!r} is no kind of Records")
+        self.kind = kind
+        self.origin = origin
+        self.usual = USUAL_BYTES
         self.segment = segment
         self.expected = 1
         if readers is not None:
@@ -247,7 +264,7 @@ cdef class Consumer:
     cdef int fill(self, Py_ssize_t limit) except -1:
         """Stage records until there are `limit`, or no more; notes whether the writer overtook."""
         cdef ap_ring *ring = &self.segment.ring
-        cdef uint64_t committed, bytes, piece = PIECE_BYTES, needed
+        cdef uint64_t committed, bytes, ahead, wanted, needed = 0
         while self.staged < limit and self.end - self.begin < BATCH_BYTES:
             committed = ap_committed(ring.header)
             if committed == self.position:
@@ -256,10 +273,15 @@ cdef class Consumer:
                     ap_announced(ring.header) < committed:
                 raise RingCorrupt(f"{self.segment.name}: committed position {committed} after "
                                   f"{self.position} was read")
-            bytes = min(committed - self.position, piece)
-            self.lapped = committed - self.position > ring.at.capacity
+            ahead = committed - self.position
+            # What is wanted, going by the last records' length, and a bit more: what is copied
+            # beyond the limit has to be moved along.
+            wanted = min(<uint64_t>(limit - self.staged), <uint64_t>BATCH_BYTES) * self.usual
+            wanted = min(ahead, min(wanted + MARGIN_BYTES, <uint64_t>BATCH_BYTES))
+            bytes = min(ahead, max(min(wanted, <uint64_t>PIECE_BYTES), needed))
+            self.lapped = ahead > ring.at.capacity
             if not self.lapped:
-                self.reserve(bytes)
+                self.reserve(bytes, max(bytes, wanted))
                 ap_copy(ring, self.position, bytes, self.chunk.data + self.end)
                 self.lapped = ap_torn(ring, self.position)
             if self.lapped:
@@ -268,28 +290,35 @@ cdef class Consumer:
             if needed > committed - self.position:
                 raise RingCorrupt(f"{self.segment.name}: a record of {needed} bytes at "
                                   f"{self.position} reaches beyond {committed}")
-            piece = max(<uint64_t>PIECE_BYTES, needed)
         return 0
 
-    cdef int reserve(self, uint64_t room) except -1:
-        """Make room behind the staged records, out of the way of what was handed out."""
+    cdef int reserve(self, uint64_t room, uint64_t more) except -1:
+        """Make room behind the staged records, out of the way of what was handed out.
+
+        New memory gets room for `more` bytes, which are likely to follow.
+        """
         cdef Py_ssize_t kept = self.end - self.begin, size = kept + room
         cdef Chunk chunk = None
         cdef uint8_t *data
         if self.chunk is not None and Py_REFCNT(self.chunk) == 1:
-            if self.end + <Py_ssize_t>room <= self.chunk.size:
+            if kept and self.end + <Py_ssize_t>room <= self.chunk.size:
                 return 0
             if size <= self.chunk.size:
                 memmove(self.chunk.data, self.chunk.data + self.begin, kept)
                 self.begin, self.end = 0, kept
                 return 0
-        chunk = Chunk.__new__(Chunk)
-        chunk.size = (size + 4095) // 4096 * 4096
-        chunk.data = <uint8_t *>malloc(chunk.size)
-        if chunk.data == NULL:
-            raise MemoryError
+        if self.spare is not None and Py_REFCNT(self.spare) == 1 and size <= self.spare.size:
+            chunk = self.spare
+        else:
+            chunk = Chunk.__new__(Chunk)
+            chunk.size = (kept + more + AP_PAGE - 1) // AP_PAGE * AP_PAGE
+            chunk.data = <uint8_t *>malloc(chunk.size)
+            if chunk.data == NULL:
+                raise MemoryError
         if kept:
             memcpy(chunk.data, self.chunk.data + self.begin, kept)
+        if self.chunk is None or self.chunk.size <= SPARE_BYTES:
+            self.spare = self.chunk
         self.chunk = chunk
         self.begin, self.end = 0, kept
         return 0
@@ -302,6 +331,7 @@ cdef class Consumer:
         cdef ap_ring *ring = &self.segment.ring
         cdef uint64_t most = ring.at.capacity // AP_SHARE, left = bytes, length, padded, word, route
         cdef uint64_t ours = <uint64_t>ring.header.ring_id << 48
+        cdef uint64_t position = self.position, expected = self.expected
         cdef uint8_t *read = self.chunk.data + self.end
         cdef uint8_t *keep = read
         cdef str problem = None
@@ -316,11 +346,11 @@ cdef class Consumer:
             if padded > left:
                 break
             route = get_u64(read + 8)
-            if route != (ours | self.expected):
+            if route != (ours | expected):
                 problem = (f"record {route & AP_MAX_SEQUENCE} of ring {route >> 48}, "
-                           f"not {self.expected} of ring {ours >> 48}")
+                           f"not {expected} of ring {ours >> 48}")
                 break
-            if self.position >= self.filter_until or \
+            if position >= self.filter_until or \
                     not dropped(word, self.synced, self.drop_history):
                 if keep != read:
                     memmove(keep, read, padded)
@@ -330,8 +360,12 @@ cdef class Consumer:
                 self.told -= 1
             read += padded
             left -= padded
-            self.position += padded
-            self.expected += 1
+            position += padded
+            expected += 1
+        if expected != self.expected:
+            self.usual = ap_padded((position - self.position) // (expected - self.expected))
+        self.position = position
+        self.expected = expected
         self.end = keep - self.chunk.data
         if problem is not None:
             raise RingCorrupt(f"{self.segment.name}: {problem} at position {self.position}")
@@ -339,8 +373,10 @@ cdef class Consumer:
 
     cdef Records take(self, Py_ssize_t limit):
         """Hand out staged records."""
-        cdef Records records = Records.__new__(Records)
+        cdef Records records = <Records>(<PyTypeObject *>self.kind).tp_new(
+            <type>self.kind, <PyObject *>(), NULL)
         cdef Py_ssize_t at = self.begin
+        records.origin = self.origin
         records.chunk = self.chunk
         records.begin = at
         if limit >= self.staged:

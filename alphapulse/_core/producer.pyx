@@ -2,6 +2,7 @@
 """The writing side of a ring: stamps records, keeps the directory, says what is to be repeated."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
@@ -144,10 +145,12 @@ cdef class Producer:
             the writer is closed, or the directory full
         """
         cdef Py_buffer view
+        cdef int64_t now_ns = self.now() if published_ns is None else published_ns
+        if type(record) is bytes:
+            return self.put(<const uint8_t *>PyBytes_AS_STRING(record), PyBytes_GET_SIZE(record), now_ns)
         PyObject_GetBuffer(record, &view, PyBUF_SIMPLE)
         try:
-            return self.put(<const uint8_t *>view.buf, view.len,
-                            self.now() if published_ns is None else published_ns)
+            return self.put(<const uint8_t *>view.buf, view.len, now_ns)
         finally:
             PyBuffer_Release(&view)
 

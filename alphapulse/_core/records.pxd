@@ -17,3 +17,5 @@ cdef class Records:
     cdef Py_ssize_t begin
     cdef Py_ssize_t end
     cdef Py_ssize_t count
+    cdef public object origin
+    cdef public object overrun

@@ -75,10 +75,17 @@ cdef class RawRecord:
 
 
 cdef class Records:
-    """A run of records: `len`, iteration over `RawRecord`."""
+    """A run of records: `len`, iteration over `RawRecord`.
+
+    What else a reader says of them is kept here too, so that giving some out takes one object:
+    `origin`, whatever the consumer was told to put there, and `overrun`, None until set.
+    """
 
     def __len__(self):
         return self.count
+
+    def __bool__(self):
+        return self.count > 0 or self.overrun is not None
 
     def __iter__(self):
         cdef RecordIterator iterator = RecordIterator.__new__(RecordIterator)

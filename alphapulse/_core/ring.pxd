@@ -8,6 +8,7 @@ cdef extern from "ring.h" nogil:
         AP_READERS_MAGIC
         AP_VERSION
         AP_HEADER_BYTES
+        AP_PAGE
         AP_RECORD_HEADER
         AP_SHARE
         AP_SLOTS

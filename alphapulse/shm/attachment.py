@@ -6,6 +6,7 @@ from alphapulse._core.consumer import Consumer
 from alphapulse.delta import decode
 from alphapulse.errors import RecordError, RingCorrupt
 from alphapulse.model import BookState, Instrument, InstrumentDefined
+from alphapulse.shm.batch import Batch, Origin, make_batch
 from alphapulse.shm.segment import Mapping, view
 
 
@@ -22,16 +23,19 @@ class Attachment:
         self.mapping = mapping
         self.segment = view(mapping)
         self.epoch = self.segment.epoch
-        self.consumer = Consumer(self.segment)
         self.instruments: dict[int, Instrument] = {}
+        self.origin = Origin(venue, self.epoch, self.instruments)
+        self.consumer = Consumer(self.segment, kind=Batch, origin=self.origin)
+        self.nothing = make_batch(self.origin)
+        self.known = 0
+        """Instruments of the directory that have been taken over."""
         self._venue = venue
-        self._known = 0
         self.refresh()
 
     def refresh(self) -> None:
         """Take over the instruments that the directory has gained."""
-        while self._known < self.segment.instrument_count:
-            record = self.segment.entry(self._known)[1]
+        while self.known < self.segment.instrument_count:
+            record = self.segment.entry(self.known)[1]
             try:
                 event = decode(record, {}, self._venue)
             except RecordError as error:
@@ -39,7 +43,7 @@ class Attachment:
             if not isinstance(event, InstrumentDefined):
                 raise RingCorrupt(f"{self.segment.name}: no instrument in the directory")
             self.instruments.setdefault(event.instrument.id, event.instrument)
-            self._known += 1
+            self.known += 1
 
     def states(self) -> dict[int, BookState]:
         """Each instrument's state as of now, by id."""

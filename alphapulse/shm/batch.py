@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from alphapulse._core.records import RawRecord, Records
+from alphapulse._core.records import Records
 from alphapulse.delta import decode
 from alphapulse.model import Event, Instrument, InstrumentDefined, Overrun, RecordType
 
@@ -37,50 +37,43 @@ TRADE_ROW = np.dtype(
 _TRADE_BYTES = 72
 
 
-class Batch:
+class Origin(NamedTuple):
+    """Where a batch's records are from."""
+
+    exchange: str
+    epoch: int
+    instruments: dict[int, Instrument]
+    """By id, those of the epoch; the batches of one epoch have the same."""
+
+
+class Batch(Records):
     """Records of one epoch, or exactly one `Overrun`, or nothing.
 
     Its length is the number of records; it is true if there is anything in it, an overrun
     included. Iteration gives raw records: buffers with `data`, `type`, `instrument`, `sequence`,
-    `flags` and the three times. They stay valid as long as they are referred to.
-
-    Parameters
-    ----------
-    exchange, epoch : whose records
-    instruments : by id, those of the epoch; grows with the instruments announced in the batch
-    records : None for an overrun or an empty batch
-    overrun : what the reader was not given
+    `flags` and the three times. They stay valid as long as they are referred to. `nbytes` counts
+    the bytes of the records as they lie in the ring, padding included. Made by `RingReader.read`.
     """
 
-    __slots__ = ("_records", "epoch", "exchange", "instruments", "overrun")
+    __slots__ = ()
 
-    def __init__(
-        self,
-        exchange: str,
-        epoch: int,
-        instruments: dict[int, Instrument],
-        records: Records | None = None,
-        overrun: Overrun | None = None,
-    ) -> None:
-        self.exchange = exchange
-        self.epoch = epoch
-        self.instruments = instruments
-        self.overrun = overrun
-        self._records = records
-
-    def __len__(self) -> int:
-        return 0 if self._records is None else len(self._records)
-
-    def __bool__(self) -> bool:
-        return self._records is not None or self.overrun is not None
-
-    def __iter__(self) -> Iterator[RawRecord]:
-        return iter(()) if self._records is None else iter(self._records)
+    origin: Origin
+    overrun: Overrun | None
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of the records as they lie in the ring, padding included."""
-        return 0 if self._records is None else self._records.nbytes
+    def exchange(self) -> str:
+        """Whose records."""
+        return self.origin.exchange
+
+    @property
+    def epoch(self) -> int:
+        """Of the records, or of what an overrun says was missed."""
+        return self.origin.epoch
+
+    @property
+    def instruments(self) -> dict[int, Instrument]:
+        """By id, those of the epoch; grows with the instruments announced in the batch."""
+        return self.origin.instruments
 
     def events(self) -> Iterator[Event]:
         """The model's object of each record, in order; records of unknown types are left out.
@@ -92,18 +85,24 @@ class Batch:
         """
         if self.overrun is not None:
             yield self.overrun
+        exchange, _, instruments = self.origin
         for record in self:
-            event = decode(record.data, self.instruments, self.exchange)
+            event = decode(record.data, instruments, exchange)
             if isinstance(event, InstrumentDefined):
-                self.instruments[event.instrument.id] = event.instrument
+                instruments[event.instrument.id] = event.instrument
             if event is not None:
                 yield event
 
     def trades(self) -> NDArray[np.void]:
         """The trades among the records, as rows of `TRADE_ROW`."""
-        if self._records is None:
-            return np.empty(0, TRADE_ROW)
-        count = self._records.count_type(RecordType.TRADE, _TRADE_BYTES)
-        rows = np.empty(count, TRADE_ROW)
-        self._records.trades_into(rows.view(np.uint8))
+        rows = np.empty(self.count_type(RecordType.TRADE, _TRADE_BYTES), TRADE_ROW)
+        self.trades_into(rows.view(np.uint8))
         return rows
+
+
+def make_batch(origin: Origin, overrun: Overrun | None = None) -> Batch:
+    """A batch without records."""
+    batch = Batch()
+    batch.origin = origin
+    batch.overrun = overrun
+    return batch

@@ -7,14 +7,13 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from types import TracebackType
 from typing import Literal, NamedTuple
 
-from alphapulse._core.records import Records
 from alphapulse._core.segment import OPEN, SUPERSEDED
 from alphapulse.clock import monotonic_ns
 from alphapulse.errors import RingCorrupt, RingError, RingNotFound
 from alphapulse.model import BookState, Event, Instrument, Overrun, Reason
 from alphapulse.shm import slots
 from alphapulse.shm.attachment import Attachment
-from alphapulse.shm.batch import Batch
+from alphapulse.shm.batch import Batch, Origin, make_batch
 from alphapulse.shm.names import (
     DEFAULT_PREFIX,
     FOLDER,
@@ -153,21 +152,25 @@ class RingReader:
         RingError
             the reader is closed
         """
-        self._check_open()
-        while True:
-            if self._pending is not None:
-                overrun, self._pending = self._pending, None
-                return Batch(self.venue, overrun.epoch, self._here.instruments, overrun=overrun)
+        if self._closed:
+            self._check_open()
+        while self._pending is None:
             here = self._here
             found = here.consumer.next(limit)
+            if isinstance(found, Batch):
+                if here.segment.instrument_count != here.known:
+                    here.refresh()
+                return found
             if found is not None:
-                break
+                return self._lapped(here, *found)
             if not self._advance():
-                return Batch(self.venue, here.epoch, here.instruments)
+                return here.nothing
+        overrun, self._pending = self._pending, None
+        origin = Origin(self.venue, overrun.epoch, self._here.instruments)
+        return make_batch(origin, overrun)
+
+    def _lapped(self, here: Attachment, first: int, last: int, count: int) -> Batch:
         here.refresh()
-        if isinstance(found, Records):
-            return Batch(self.venue, here.epoch, here.instruments, found)
-        first, last, count = found
         overrun = Overrun(
             exchange=self.venue,
             epoch=here.epoch,
@@ -176,7 +179,7 @@ class RingReader:
             count=count,
             reason=Reason.LAPPED,
         )
-        return Batch(self.venue, here.epoch, here.instruments, overrun=overrun)
+        return make_batch(here.origin, overrun)
 
     def _advance(self) -> bool:
         """Move to the next epoch if this one is over and read; whether that was done."""
@@ -247,7 +250,10 @@ class RingReader:
         """
         until_ns = None if timeout is None else monotonic_ns() + int(timeout * 1e9)
         while not self._closed:
-            ended = self._here.segment.ended  # before the look, so that no end is slept through
+            here = self._here
+            if not here.consumer.drained:
+                return True
+            ended = here.segment.ended  # before the look, so that no end is slept through
             if self._has_news():
                 return True
             slice_ns = self._slice_ns(until_ns)
@@ -259,6 +265,8 @@ class RingReader:
     async def ready(self) -> None:
         """Return when `read` would give something, or the reader was closed."""
         while not self._closed:
+            if not self._here.consumer.drained:
+                return
             ended = self._here.segment.ended
             if self._has_news():
                 return
