@@ -55,8 +55,8 @@ def test_run_is_written_as_its_records_are() -> None:
         assert (runs.position, runs.sequence) == (writer.position, writer.sequence)
         assert runs.published_ns == lap
         assert [r.sequence for r in given_by(consumer)] == list(range(60 * lap + 1, 60 * lap + 61))
-    data = segment_bytes(CAPACITY, INSTRUMENTS) - CAPACITY
-    assert bytes(many)[data:] == bytes(one)[data:]
+    area = segment_bytes(CAPACITY, INSTRUMENTS) - CAPACITY
+    assert bytes(many)[area:] == bytes(one)[area:]
     assert Segment(many).tail() == Segment(one).tail()
 
 
