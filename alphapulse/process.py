@@ -75,9 +75,13 @@ class Supervised:
         self.gave_up = False
         self.ready: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         """What the first incarnation said when it was ready; cancelled if it never was."""
-        self._settings = msgspec.json.encode(settings)
+        self.use(settings)
         self._stop = stop
         self._backoff = Backoff(FIRST_RESTART_SECONDS, MAX_RESTART_SECONDS, GOOD_RUN_SECONDS)
+
+    def use(self, settings: Settings) -> None:
+        """Hand over these settings to every incarnation from the next one on."""
+        self._settings = msgspec.json.encode(settings)
 
     async def run(self) -> None:
         """Keep the process running until told to stop, or until restarting is of no use."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -35,6 +36,9 @@ class Demo:
         async with aiohttp.ClientSession() as session, session.get(self.api + path) as answer:
             assert answer.status == 200, await answer.text()
             return await answer.json()
+
+    def folders(self) -> list[Path]:
+        return list(Path(tempfile.gettempdir()).glob(f"{self.prefix}-*"))
 
     def segments(self) -> list[str]:
         return sorted(path.name for path in Path("/dev/shm").glob(f"{self.prefix}.*"))
@@ -115,9 +119,12 @@ async def test_no_child_outlives_a_killed_demo_and_the_next_clears_up() -> None:
         await gone(children)
         assert len(running.segments()) == 6
         left = running
+        folders = left.folders()
+        assert folders
     async with demo() as running:
         assert await running.program.end() == 0
         assert left.segments() == []
+        assert not any(folder.exists() for folder in folders)
 
 
 async def test_a_killed_collector_is_started_again_and_its_books_come_back() -> None:
@@ -144,6 +151,26 @@ async def test_a_killed_collector_is_started_again_and_its_books_come_back() -> 
                 pass
         assert await running.program.end() == 0
         assert running.segments() == []
+
+
+async def test_a_killed_server_is_started_again_where_it_listened() -> None:
+    async with demo() as running:
+        children = psutil.Process(running.program.pid).children(recursive=True)
+        servers = [child for child in children if "alphapulse.cli.serve" in child.cmdline()]
+        assert len(servers) == 2
+        for server in servers:
+            server.kill()
+        await gone(servers)
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while True:
+                try:
+                    async with websockets.connect(running.stream):
+                        health = await running.get("/health")
+                except (OSError, aiohttp.ClientError):
+                    continue
+                if health["status"] == "ok":
+                    break
+        assert await running.program.end() == 0
 
 
 async def test_a_users_settings_and_redis_are_left_alone(tmp_path: Path) -> None:

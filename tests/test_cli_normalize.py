@@ -262,6 +262,55 @@ def test_bad_options_are_named_with_what_would_be_right(
     assert "Traceback" not in done.stderr
 
 
+def test_a_time_beyond_int64_is_no_captures(tmp_path: Path) -> None:
+    path = tmp_path / "far.jsonl"
+    path.write_text('{"t":99999999999999999999,"src":"ws","raw":"{}"}\n')
+    done = command(path, "--venue", "kraken")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("venue", ["kraken", "binance_us", "coinbase"])
+@pytest.mark.parametrize("raw", ["{}", '{"channel":null}', '{"stream":"x","data":null}'])
+def test_what_is_nobodys_message_is_counted(venue: str, raw: str) -> None:
+    run = Run([Frame(1, "ws", None, raw.encode())], venue)
+    assert run.totals.malformed == 1
+
+
+def test_text_of_the_venues_is_shown_in_one_line_and_short() -> None:
+    names = ["A\nmalformed: fake", "\x1b[31mred", "x" * 100_000]
+    frames = [
+        Frame(
+            1,
+            "ws",
+            None,
+            json.dumps({"type": "l2update", "product_id": name, "changes": []}).encode(),
+        )
+        for name in names
+    ]
+    run = Run(frames, "coinbase")
+    assert run.totals.malformed == len(run.complaints) == 3
+    assert all(complaint.isprintable() for complaint in run.complaints)
+    assert all(len(complaint) < 1000 for complaint in run.complaints)
+
+
+def test_a_frame_counts_once_however_much_of_it_is_wrong() -> None:
+    entry = '{"symbol":"NO/PE","bids":[],"asks":[],"checksum":0}'
+    raw = f'{{"channel":"book","type":"update","data":[{entry},{entry}]}}'
+    run = Run([Frame(1, "ws", None, raw.encode())], "kraken")
+    assert run.totals.malformed == 1
+    assert len(run.complaints) == 2
+
+
+def test_a_bad_rest_answer_leaves_room_for_a_good_one(captures: Path) -> None:
+    frames = frames_of(captures, "binance_us")
+    place = next(place for place, frame in enumerate(frames) if frame.url and "depth" in frame.url)
+    bad = Frame(frames[place].t_ns, "rest", frames[place].url, b"<html>")
+    run = Run([*frames[:place], bad, *frames[place:]], "binance_us")
+    assert run.totals.malformed == 1
+    assert set(run.consumer.states.values()) == {"live"}
+
+
 def test_malformed_frames_are_named_on_stderr(small: Path) -> None:
     bad = '{"channel":"book","type":"update","data":[{"symbol":"BTC/USD","bids":[{"price":-1'
     with small.open("a") as file:

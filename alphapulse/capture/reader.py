@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from os import PathLike, fspath
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Annotated, BinaryIO, Literal, NamedTuple
 
 import msgspec
 import zstandard
 
 from alphapulse.errors import CaptureError
+from alphapulse.fixed import INT64_MAX
 
 MAX_LINE_BYTES = 256 * 1024 * 1024
 """A longer line is taken for a file that is no capture, so that memory stays bounded."""
@@ -42,7 +43,7 @@ class Frame(NamedTuple):
 
 
 class _Line(msgspec.Struct):
-    t: int
+    t: Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
     src: Literal["ws", "rest"]
     raw: str
     url: str | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
 from alphapulse.cli import book, check, demo, normalize, programs, rings, simulate, up
@@ -32,7 +34,11 @@ app.command("check-config")(check.command)
 
 def main() -> None:
     """Run `alphapulse`."""
-    app()
+    try:
+        app()
+    except KeyboardInterrupt:
+        # Before the command had anything to end in order.
+        sys.exit(130)
 
 
 def collectors_main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -13,17 +14,19 @@ import typer
 import uvloop
 
 from alphapulse import log as logging_setup
-from alphapulse.cli.common import load_settings
+from alphapulse.cli.common import load_settings, stop_on_sigterm
 from alphapulse.cli.stack import Stack, StackError, port_is_free, run_stack
 from alphapulse.cli.up import ApiPort, LogLevel, StreamPort, say
 from alphapulse.config import Settings
 from alphapulse.process import stop_event
-from alphapulse.shm import list_rings, remove_dead_under
+from alphapulse.shm import remove_dead_under
 from alphapulse.simulators import SimulationSettings, VenueSimulator, start_simulators
 
 VENUES = ("coinbase", "kraken", "binance_us")
 SYMBOLS = ("BTC-USD", "ETH-USD", "SOL-USD")
 PREFIX = "alphapulse-demo"
+"""Each demo has rings of its own under this beginning, so that several don't meet."""
+
 RING_BYTES = 8 << 20
 """Hours of the demo's few messages, in an eighth of the memory that real venues are given."""
 
@@ -43,8 +46,10 @@ def command(
     Three venues with three symbols each send some 50 book updates and 2 trades a second. Without
     --api-port and --stream-port the usual ports are taken where they are free. Ctrl-C ends it.
     """
+    stop_on_sigterm()
     remove_dead_under(PREFIX)
-    with tempfile.TemporaryDirectory(prefix="alphapulse-demo-") as folder:
+    _remove_left_folders()
+    with tempfile.TemporaryDirectory(prefix=f"{PREFIX}-{os.getpid()}-") as folder:
         simulation = SimulationSettings(
             venues=VENUES, symbols=SYMBOLS, seed=seed, book_rate=rate, trade_rate=trades
         )
@@ -77,7 +82,7 @@ def _settings(
 ) -> Settings:
     """Settings of the demo's own: neither a file nor the user's Redis nor his rings are used."""
     overrides: dict[str, Any] = {
-        "ring.prefix": _free_prefix(),
+        "ring.prefix": f"{PREFIX}-{os.getpid()}",
         "ring.size_bytes": RING_BYTES,
         "store.redis_url": "",
         "store.path": str(folder / "demo.duckdb"),
@@ -95,11 +100,12 @@ def _settings(
     return load_settings(Path(os.devnull), {**given, **overrides})
 
 
-def _free_prefix() -> str:
-    """The usual prefix, so that the printed commands can be remembered, unless a demo has it."""
-    if any(ring.alive for ring in list_rings(prefix=PREFIX)):
-        return f"{PREFIX}-{os.getpid()}"
-    return PREFIX
+def _remove_left_folders() -> None:
+    """Remove what demos that were killed left among the temporary files."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}-*-*"):
+        owner = folder.name.split("-")[2]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _announce(stack: Stack) -> None:

@@ -96,6 +96,6 @@ def run(
             ring_bytes=ring_bytes,
             totals=totals,
             emit=print if output == "json" else None,
-            complain=lambda text: print(f"malformed: {text}", file=sys.stderr),
+            complain=lambda text: print(text, file=sys.stderr),
         )
     return totals

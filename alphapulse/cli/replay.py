@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl, urlsplit
 import msgspec
 
 from alphapulse.capture import Frame
-from alphapulse.collectors.events import Instruments
+from alphapulse.collectors.events import Instruments, VenueComplaint
 from alphapulse.collectors.feed import Feed
-from alphapulse.collectors.venue import Venue
+from alphapulse.collectors.venue import Venue, printable
 from alphapulse.model import Instrument
 from alphapulse.shm import RingReader, RingWriter
 from alphapulse.stream.messages import encode_event
@@ -129,6 +129,8 @@ class _Replay:
             for event in self._feed.receive(self._channel, frame.raw, frame.t_ns):
                 if isinstance(event, Instruments):
                     self._defined()
+                elif isinstance(event, VenueComplaint):
+                    self._complain(f"{self._venue.name} says: {printable(event.text, 400)}")
         else:
             self._rest(frame.url or "", frame.raw)
         if self._feed.wanted:
@@ -155,7 +157,8 @@ class _Replay:
                         self._emit(text)
 
     def _malformed(self, venue_symbol: str | None, problem: str) -> None:
-        self._complain(f"{self._venue.name} {venue_symbol or '(symbol unknown)'}: {problem}")
+        name = venue_symbol or "(symbol unknown)"
+        self._complain(f"malformed: {self._venue.name} {name}: {problem}")
 
     def _defined(self) -> None:
         """The venue's metadata has come: from now on the connection carries all its symbols."""

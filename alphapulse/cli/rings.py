@@ -53,7 +53,7 @@ def status(ring: RingInfo) -> str:
 def _table(rings: list[RingInfo]) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for title in ("ring", "status", "pid"):
-        table.add_column(title)
+        table.add_column(title, overflow="fold")
     for title in ("records", "instruments", "size", "heartbeat", "readers (pid: lag)"):
         table.add_column(title, justify="right")
     for ring in rings:

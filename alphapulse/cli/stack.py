@@ -112,8 +112,11 @@ async def run_stack(settings: Settings) -> AsyncIterator[Stack]:
         start(stack.settings, *venue_children(stack.settings))
         [stream] = start(stack.settings, Child("stream", "alphapulse.cli.serve", ("stream",)))
         stack.settings = _with_port(stack.settings, "stream", await _port_of(stream))
+        # Started again, they listen where they did.
+        stream.use(stack.settings)
         [api] = start(stack.settings, Child("api", "alphapulse.cli.serve", ("api",)))
         stack.settings = _with_port(stack.settings, "api", await _port_of(api))
+        api.use(stack.settings)
         yield stack
     finally:
         for task, stop in running:

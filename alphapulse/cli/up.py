@@ -10,7 +10,7 @@ import typer
 import uvloop
 
 from alphapulse import log as logging_setup
-from alphapulse.cli.common import ConfigFile, Prefix, fail, load_settings
+from alphapulse.cli.common import ConfigFile, Prefix, fail, load_settings, stop_on_sigterm
 from alphapulse.cli.stack import Stack, StackError, run_stack
 from alphapulse.config import Settings, refuse_exposure
 from alphapulse.errors import ConfigError
@@ -46,6 +46,7 @@ def command(
 
       alphapulse up --config desk.toml --api-port 0 --stream-port 0
     """
+    stop_on_sigterm()
     overrides = {
         "ring.prefix": prefix,
         "api.port": api_port,

@@ -99,6 +99,7 @@ class _Other(msgspec.Struct):
     data: _Data | None = None
     error: _Fault | None = None
     msg: str = ""
+    id: int | str | None = None
 
 
 class _Filter(msgspec.Struct, rename="camel"):
@@ -209,7 +210,11 @@ class BinanceUsChannel(Channel):
             # An event that we know, yet not as we know it.
             raise error
         fault = other.error.msg if other.error else other.msg
-        return [VenueComplaint(fault)] if fault else [Alive()]
+        if fault:
+            return [VenueComplaint(fault)]
+        if other.data is None and other.e is None and other.id is None:
+            raise error
+        return [Alive()]
 
     def symbol_of(self, head: bytes) -> str | None:
         symbol = search_text(_SYMBOL, head)

@@ -179,7 +179,7 @@ class AdvancedChannel(Channel):
 
     def _other(self, data: bytes | memoryview, error: Exception) -> list[VenueEvent]:
         other = _OTHER.decode(data)
-        if other.channel in _CHANNELS:
+        if other.channel in _CHANNELS or (other.channel is None and other.type != "error"):
             # A channel that we know, yet not as we know it.
             raise error
         events = self._sequenced(other.sequence_num) if other.sequence_num is not None else []

@@ -14,7 +14,7 @@ from alphapulse.collectors import events
 from alphapulse.collectors.publisher import Counts, Publisher
 from alphapulse.collectors.sync import SequencedBook, StreamedBook, SyncedBook
 from alphapulse.collectors.trades import TradeLog
-from alphapulse.collectors.venue import Channel, Venue
+from alphapulse.collectors.venue import Channel, Venue, printable
 from alphapulse.delta import (
     BAD_CHECKSUM,
     NOT_PLAIN,
@@ -72,6 +72,7 @@ class Feed:
         self._symbols = symbols
         self._complain = complain
         self._last_instrument_id = 0
+        self._complained = False
         self._stage = LevelStage()
         self._encoder = Encoder()
         self._by_id: dict[int, SyncedBook] = {}
@@ -130,6 +131,7 @@ class Feed:
 
     def rest_metadata(self, body: bytes, now_ns: int) -> bool:
         """Take the venue's metadata from its REST answer; False where it can't be used."""
+        self._complained = False
         try:
             found = self.venue.parse_metadata(body)
         except (msgspec.MsgspecError, ValueError) as error:
@@ -180,6 +182,7 @@ class Feed:
         counts = self.publisher.counts
         counts.frames += 1
         counts.bytes_in += size
+        self._complained = False
         for event in found:
             handler = self._handlers.get(type(event))
             if handler is not None:
@@ -189,6 +192,7 @@ class Feed:
 
     def rest_snapshot(self, instrument: Instrument, body: bytes, received_ns: int) -> bool:
         """Take a REST snapshot of a sequenced book; False where it can't be used."""
+        self._complained = False
         try:
             event = self.venue.parse_snapshot(instrument, body)
         except (msgspec.MsgspecError, ValueError) as error:
@@ -373,8 +377,12 @@ class Feed:
         self.status = event.status
 
     def _malformed(self, event: events.Malformed, received_ns: int) -> None:
-        self.publisher.counts.malformed += 1
-        self._complain(event.venue_symbol, event.problem)
+        # A frame counts once, however much of it can't be used.
+        if not self._complained:
+            self._complained = True
+            self.publisher.counts.malformed += 1
+        symbol = event.venue_symbol
+        self._complain(symbol and printable(symbol, 64), printable(event.problem, 400))
         book = self.books.get(event.venue_symbol or "")
         if book is not None:
             self.publisher.tally(book.instrument).malformed += 1

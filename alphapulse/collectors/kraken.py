@@ -239,7 +239,7 @@ class KrakenChannel(Channel):
             return self._acknowledged(reply)
         if reply.channel in ("book", "trade"):
             return self._entry_by_entry(data, reply.channel)
-        if reply.channel in _CHANNELS:
+        if reply.channel in _CHANNELS or reply.channel is reply.method is None:
             # A channel that we know, yet not as we know it.
             raise error
         return [Alive()]

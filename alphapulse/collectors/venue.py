@@ -269,6 +269,15 @@ _NAMED_WITHIN_BYTES = 512
 _NUMBER_STARTS = frozenset("-0123456789")
 
 
+def printable(text: str, limit: int) -> str:
+    """Text of a venue's, fit to be shown in one line: control characters escaped, cut short."""
+    shown = text if len(text) <= limit else f"{text[: limit - 3]}..."
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in shown
+    )
+
+
 def _shorten(head: bytes) -> str:
     text = head[:120].decode("utf-8", "replace")
     return text + "..." if len(head) > 120 else text

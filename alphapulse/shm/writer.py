@@ -109,10 +109,19 @@ class RingWriter(Producer):
 
     def _replace(self, old: Mapping | None, capacity: int) -> Segment | None:
         """Put a new segment in the old one's place; None if another writer was faster."""
-        global _last_epoch
         total = segment_bytes(capacity, self._max_instruments)
         mode = 0o600 if self._gid is None else 0o640
         new = create_segment(self.name, total, mode, self._gid)
+        try:
+            return self._begin(new, old, capacity)
+        except BaseException:
+            new.path.unlink(missing_ok=True)
+            new.close()
+            raise
+
+    def _begin(self, new: Mapping, old: Mapping | None, capacity: int) -> Segment | None:
+        """Write a new segment's header and give it the name."""
+        global _last_epoch
         now_ns = self._clock()
         before = self.predecessor.epoch if self.predecessor else 0
         self.epoch = _last_epoch = max(now_ns // 1_000_000, _last_epoch + 1, before + 1)
