@@ -1,3 +1,4 @@
+from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint64_t
 
 from alphapulse._core.levels cimport LevelLayout, Name
@@ -44,6 +45,11 @@ cdef struct Found:
     int64_t last_id
 
 
+cdef struct Slot:
+    Name name
+    PyObject* book
+
+
 cdef class UpdateLayout:
     # Owns the bytes that names point into.
     cdef list texts
@@ -60,12 +66,16 @@ cdef class UpdateLayout:
     cdef int[MAX_PARTS] sides
     cdef int parts
     cdef int add(self, Rules* rules, str key, int role, str text) except -1
+    cdef int add_if(self, Rules* rules, key, int role) except -1
 
 
 cdef class FastPath:
     cdef readonly UpdateLayout layout
     cdef Producer producer
+    # Owns the names and books that the table points to.
     cdef dict books
+    cdef Slot* table
+    cdef Py_ssize_t slots
     # Of the latest frame, as far as it named one.
     cdef TrackedBook book
     cdef readonly uint64_t frames
@@ -73,6 +83,9 @@ cdef class FastPath:
     cdef readonly uint64_t records
     cdef readonly uint64_t bytes_out
     cdef readonly uint64_t checksums_ok
+    cdef int fill(self, Py_ssize_t slots) except -1
+    cdef int take_bytes(self, const unsigned char* at, Py_ssize_t length,
+                        int64_t received_ns) except -1
     cdef bint read(self, Scan* scan, Found* found) except -1
     cdef Problem read_object(self, Scan* scan, const Rules* rules, int base, Found* found)
     cdef Problem read_field(self, Scan* scan, const Rule* rule, Found* found)

@@ -3,10 +3,9 @@
 """Plain book updates from a frame's bytes to a record in the ring, without Python in between."""
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.dict cimport PyDict_GetItem
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memchr, memcmp, memcpy
 
 from alphapulse._core.levels cimport stage_list
@@ -18,7 +17,6 @@ from alphapulse._core.scan cimport (
     Problem,
     Span,
     expect,
-    scan_key,
     scan_value,
     skip_space,
 )
@@ -53,22 +51,66 @@ cdef Name name_of(bytes text):
 
 
 cdef inline bint is_text(const Span* span, const Name* name) noexcept nogil:
-    return span.length == name.length and memcmp(span.start, name.text, name.length) == 0
+    return (
+        span.length == name.length and span.start[0] == name.text[0]
+        and memcmp(span.start, name.text, name.length) == 0
+    )
 
 
-cdef inline bint is_ascii(const unsigned char* at, Py_ssize_t length) noexcept nogil:
-    """Whether no byte is above 0x7f: only then is what the scanner accepts valid UTF-8."""
-    cdef uint64_t word, all_bits = 0
+cdef inline uint64_t odd_bytes(uint64_t word) noexcept nogil:
+    """Nonzero where a byte is above 0x7f, below 0x20, or a backslash."""
+    cdef uint64_t slashed = word ^ <uint64_t>0x5C5C5C5C5C5C5C5CU
+    return (
+        word | ((word - <uint64_t>0x2020202020202020U) & ~word)
+        | ((slashed - <uint64_t>0x0101010101010101U) & ~slashed)
+    ) & <uint64_t>0x8080808080808080U
+
+
+cdef inline bint is_plain_text(const unsigned char* at, Py_ssize_t length) noexcept nogil:
+    """Whether the bytes are printable ASCII without escapes: a string then ends at a quote."""
+    cdef uint64_t word, odd = 0
     while length >= 8:
         memcpy(&word, at, 8)
-        all_bits |= word
+        odd |= odd_bytes(word)
         at += 8
         length -= 8
-    while length > 0:
-        all_bits |= at[0]
-        at += 1
-        length -= 1
-    return not all_bits & <uint64_t>0x8080808080808080U
+    # Filled up with spaces.
+    word = <uint64_t>0x2020202020202020U
+    memcpy(&word, at, <size_t>length)
+    return (odd | odd_bytes(word)) == 0
+
+
+cdef inline bint read_string(Scan* scan, Span* span) noexcept nogil:
+    """A string of plain text, from its opening quote; the span leaves the quotes out."""
+    cdef const unsigned char* end
+    skip_space(scan)
+    if scan.at == scan.end or scan.at[0] != c'"':
+        return False
+    scan.at += 1
+    end = <const unsigned char*>memchr(scan.at, c'"', <size_t>(scan.end - scan.at))
+    if end is NULL:
+        return False
+    span.start = scan.at
+    span.length = end - scan.at
+    span.kind = STRING
+    scan.at = end + 1
+    return True
+
+
+cdef inline bint read_value(Scan* scan, Span* span) noexcept nogil:
+    """Any JSON value of plain text."""
+    skip_space(scan)
+    if scan.at < scan.end and scan.at[0] == c'"':
+        return read_string(scan, span)
+    return scan_value(scan, span, 1) == OK
+
+
+cdef inline uint64_t hash_of(const unsigned char* at, Py_ssize_t length) noexcept nogil:
+    cdef uint64_t value = 0xCBF29CE484222325U
+    cdef Py_ssize_t i
+    for i in range(length):
+        value = (value ^ at[i]) * <uint64_t>0x100000001B3U
+    return value ^ (value >> 29)
 
 
 cdef inline bint read_integer(const Span* span, int64_t* value) noexcept nogil:
@@ -190,11 +232,10 @@ cdef class UpdateLayout:
             own = &self.outer
         for key, text in (body_fixed or {}).items():
             self.add(own, key, FIXED, text)
+        # In the order in which venues write them, mostly: the search goes by it.
         self.add(own, symbol, SYMBOL, "")
-        for role, key in ((TIME, time), (CHECKSUM, checksum), (FIRST_ID, first_id),
-                          (LAST_ID, last_id)):
-            if key is not None:
-                self.add(own, key, role, "")
+        self.add_if(own, first_id, FIRST_ID)
+        self.add_if(own, last_id, LAST_ID)
         self.parts = <int>len(parts)
         for i, (key, levels, side) in enumerate(parts):
             self.add(own, key, PART + i, "")
@@ -203,6 +244,11 @@ cdef class UpdateLayout:
                 self.first_levels = levels
             else:
                 self.second_levels = levels
+        self.add_if(own, checksum, CHECKSUM)
+        self.add_if(own, time, TIME)
+
+    cdef int add_if(self, Rules* rules, key, int role) except -1:
+        return 0 if key is None else self.add(rules, key, role, "")
 
     cdef int add(self, Rules* rules, str key, int role, str text) except -1:
         cdef Rule* rule
@@ -223,34 +269,68 @@ cdef class FastPath:
         self.layout = layout
         self.producer = producer
         self.books = {}
+        self.fill(16)
+
+    def __dealloc__(self):
+        free(self.table)
 
     def follow(self, str venue_symbol, TrackedBook book not None):
         self.books[venue_symbol.encode()] = book
+        self.fill(max(self.slots, 4 * <Py_ssize_t>len(self.books)))
+
+    cdef int fill(self, Py_ssize_t slots) except -1:
+        """Make the table anew, of a power of two of slots, at least half of them empty."""
+        cdef Py_ssize_t size = 16, at
+        cdef Slot* table
+        cdef bytes name
+        cdef Name text
+        cdef TrackedBook book
+        while size < slots:
+            size *= 2
+        table = <Slot*>calloc(<size_t>size, sizeof(Slot))
+        if table is NULL:
+            raise MemoryError
+        for name, book in self.books.items():
+            text = name_of(name)
+            at = <Py_ssize_t>(hash_of(text.text, text.length) & <uint64_t>(size - 1))
+            while table[at].book is not NULL:
+                at = (at + 1) & (size - 1)
+            table[at].name = text
+            table[at].book = <PyObject*>book
+        free(self.table)
+        self.table = table
+        self.slots = size
+        return 0
 
     def take(self, data, int64_t received_ns):
         cdef Py_buffer view
-        cdef Scan scan
-        cdef Found found
-        cdef Py_ssize_t length
-        cdef bint plain
         cdef int outcome
+        if PyBytes_CheckExact(data):
+            return self.take_bytes(
+                <const unsigned char*>PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data), received_ns
+            )
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            length = view.len
-            scan.at = <const unsigned char*>view.buf
-            scan.end = scan.at + length
-            scan.precise_field = NULL
-            found.met = 0
-            found.exchange_ns = NO_TIME
-            plain = (
-                length <= MAX_PLAIN_BYTES and is_ascii(scan.at, length)
-                and memchr(scan.at, c"\\", <size_t>length) is NULL
-                and self.read(&scan, &found)
-            )
+            outcome = self.take_bytes(<const unsigned char*>view.buf, view.len, received_ns)
         finally:
             PyBuffer_Release(&view)
-        if not plain:
-            return NOT_PLAIN
+        return outcome
+
+    cdef int take_bytes(self, const unsigned char* at, Py_ssize_t length,
+                        int64_t received_ns) except -1:
+        """See `take`."""
+        cdef Scan scan
+        cdef Found found
+        cdef int outcome
+        scan.at = at
+        scan.end = at + length
+        scan.precise_field = NULL
+        found.met = 0
+        found.exchange_ns = NO_TIME
+        if length > MAX_PLAIN_BYTES or not is_plain_text(at, length):
+            return WAS_NOT_PLAIN
+        if not self.read(&scan, &found):
+            return WAS_NOT_PLAIN
         outcome = self.apply(&found, received_ns)
         if outcome != WAS_NOT_PLAIN:
             self.frames += 1
@@ -277,24 +357,28 @@ cdef class FastPath:
         """An object whose fields the rules name; one that comes twice is no plain frame's."""
         cdef Span key, ignored
         cdef unsigned int bit
-        cdef int i
+        cdef int i, likely = 0
         if expect(scan, c"{", NULL) != OK:
             return BAD_STRUCTURE
         while True:
-            if scan_key(scan, &key) != OK:
+            if not read_string(scan, &key) or expect(scan, c":", NULL) != OK:
                 return BAD_STRUCTURE
-            for i in range(rules.count):
-                if is_text(&key, &rules.items[i].key):
-                    bit = 1U << (base + i)
-                    if found.met & bit:
-                        return BAD_STRUCTURE
-                    found.met |= bit
-                    if self.read_field(scan, &rules.items[i], found) != OK:
-                        return BAD_STRUCTURE
-                    break
-            else:
-                if scan_value(scan, &ignored, 1) != OK:
+            # The rules are in the order that the venue writes its fields in, mostly.
+            i = likely
+            if i == rules.count or not is_text(&key, &rules.items[i].key):
+                i = 0
+                while i < rules.count and not is_text(&key, &rules.items[i].key):
+                    i += 1
+            if i < rules.count:
+                likely = i + 1
+                bit = 1U << (base + i)
+                if found.met & bit:
                     return BAD_STRUCTURE
+                found.met |= bit
+                if self.read_field(scan, &rules.items[i], found) != OK:
+                    return BAD_STRUCTURE
+            elif not read_value(scan, &ignored):
+                return BAD_STRUCTURE
             skip_space(scan)
             if scan.at < scan.end and scan.at[0] == c"}":
                 scan.at += 1
@@ -310,7 +394,7 @@ cdef class FastPath:
             return self.read_levels(scan, rule.role - PART)
         if rule.role == BODY:
             return self.read_body(scan, found)
-        if scan_value(scan, &value, 1) != OK:
+        if not read_value(scan, &value):
             return BAD_STRUCTURE
         if rule.role == FIXED:
             good = value.kind == STRING and is_text(&value, &rule.text)
@@ -350,11 +434,16 @@ cdef class FastPath:
 
     cdef bint find(self, const Span* symbol) except -1:
         """Look up the symbol's book; whether it is one that plain updates may go to."""
-        cdef bytes name = PyBytes_FromStringAndSize(<const char*>symbol.start, symbol.length)
-        cdef PyObject* found = PyDict_GetItem(self.books, name)
-        if found is NULL:
+        cdef Py_ssize_t mask = self.slots - 1
+        cdef Py_ssize_t at
+        at = <Py_ssize_t>(hash_of(symbol.start, symbol.length) & <uint64_t>mask)
+        while self.table[at].book is not NULL and not (
+            symbol.length and is_text(symbol, &self.table[at].name)
+        ):
+            at = (at + 1) & mask
+        if self.table[at].book is NULL:
             return False
-        self.book = <TrackedBook>found
+        self.book = <TrackedBook>self.table[at].book
         if not (self.book.live and self.book.ready):
             return False
         self.book.stage.clear()
