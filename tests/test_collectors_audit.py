@@ -6,11 +6,15 @@ import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from starlette.requests import Request
+from starlette.responses import Response
+from structlog.testing import capture_logs
 
 from alphapulse.collectors.audit import Levels, common, contradictions, still
 from alphapulse.delta import Book, LevelStage
 from alphapulse.model import BookSide, BookState, Reason
 from alphapulse.simulators import CoinbaseSimulator, Market
+from alphapulse.simulators.web import json_response
 from tests.collecting import collecting
 
 BOOK = Levels({100: 5, 99: 6, 98: 7}, {101: 1, 102: 2, 103: 3})
@@ -157,3 +161,22 @@ async def test_a_book_that_missed_an_update_is_found_and_mended(ring_prefix: str
         await collector.until(lambda: not simulator.faults.pending())
         await collector.until_equal("ETH-USD")
         assert wrong not in collector.follower.history("ETH-USD")
+
+
+class NestedBooks(CoinbaseSimulator):
+    """A venue whose REST books are brackets, a hundred thousand deep."""
+
+    async def _rest_book(self, request: Request) -> Response:
+        return json_response(b'{"bids":' + b"[" * 100_000)
+
+
+async def test_a_rest_book_nested_too_deep_is_told_and_ends_nothing(ring_prefix: str) -> None:
+    simulator = NestedBooks(Market(("BTC-USD",), seed=5, book_rate=40, levels=30))
+    settings = {"symbols": ("BTC-USD",), "rest_check_seconds": 0.05}
+    with capture_logs() as logs:
+        async with collecting(simulator, ring_prefix, **settings) as collector:
+            await collector.until_live("BTC-USD")
+            await collector.until(
+                lambda: [line for line in logs if line["event"] == "REST book can't be used"]
+            )
+            await collector.until_equal("BTC-USD")

@@ -384,3 +384,11 @@ def test_metadata_that_cant_be_used_is_counted(coinbase: FeedOnRing) -> None:
     assert not coinbase.feed.rest_metadata(b"{", NOW_NS)
     assert not coinbase.feed.rest_metadata(json.dumps({"a": 1}).encode(), NOW_NS)
     assert coinbase.feed.counts.malformed == 2
+
+
+def test_rest_answers_nested_too_deep_are_counted(coinbase: FeedOnRing) -> None:
+    instrument = coinbase.feed.books["BTC-USD"].instrument
+    nested = b"[" * 100_000
+    assert not coinbase.feed.rest_metadata(nested, coinbase.now_ns)
+    assert not coinbase.feed.rest_snapshot(instrument, b'{"bids":' + nested, coinbase.now_ns)
+    assert coinbase.feed.counts.malformed == 2

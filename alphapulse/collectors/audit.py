@@ -168,7 +168,7 @@ class Auditor:
                 exponents = instrument.price_exponent, instrument.size_exponent
                 self._stage.parse(raw, layout, side, *exponents)
             rest.load(self._stage)
-        except (msgspec.MsgspecError, AlphaPulseError, ValueError) as error:
+        except (msgspec.MsgspecError, AlphaPulseError, ValueError, RecursionError) as error:
             self._context.complaints.add("REST book can't be used", symbol, problem=str(error))
             return {}
         finally:

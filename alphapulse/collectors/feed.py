@@ -134,7 +134,7 @@ class Feed:
         self._complained = False
         try:
             found = self.venue.parse_metadata(body)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             self._malformed(events.Malformed(None, f"{error} in the metadata", False), now_ns)
             return False
         for event in found:
@@ -195,7 +195,7 @@ class Feed:
         self._complained = False
         try:
             event = self.venue.parse_snapshot(instrument, body)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             malformed = events.Malformed(
                 instrument.venue_symbol, f"{error} in a REST snapshot", book=False
             )
