@@ -21,6 +21,7 @@ from alphapulse.model import (
     BookState,
     Event,
     Gap,
+    Heartbeat,
     Overrun,
     Reason,
     StateChange,
@@ -67,6 +68,7 @@ class Follower:
     Attributes
     ----------
     events : everything read, but for heartbeats
+    heartbeats : how many were read, one a second
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Follower:
     ) -> None:
         self.reader = RingReader(venue, prefix=prefix, start=start)
         self.events: list[Event] = []
+        self.heartbeats = 0
         self.states: dict[str, tuple[BookState, Reason]] = {}
         self.trades: dict[str, list[Trade]] = {}
         self.overruns: list[Overrun] = []
@@ -119,7 +122,10 @@ class Follower:
             self.states[symbol] = (event.state, event.reason)
         elif isinstance(event, Trade):
             self.trades.setdefault(event.instrument.symbol, []).append(event)
-        if self._keep and type(event).__name__ != "Heartbeat":
+        elif isinstance(event, Heartbeat):
+            self.heartbeats += 1
+            return
+        if self._keep:
             self.events.append(event)
 
     def _snapshot(self, event: BookSnapshot) -> None:
@@ -234,6 +240,11 @@ class Collecting:
         """Wait until it holds at the venue; asked whenever the collector did something."""
         async with asyncio.timeout(TIMEOUT_SECONDS):
             await self.simulator.wait_until(condition)
+
+    async def until_heartbeats(self, count: int) -> None:
+        """Read on until so many more of the ring's heartbeats have come."""
+        wanted = self.follower.heartbeats + count
+        await self.until(lambda: self.follower.heartbeats >= wanted)
 
     async def until_live(self, *symbols: str) -> None:
         """Wait until these books are live."""

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from alphapulse.collectors import session
+from alphapulse.simulators import base, kraken
 from tests.support import CAPTURES_ABSENT, ROOT
 
 # How long an example takes says more about the machine than about the code. A failing example's
@@ -58,6 +60,14 @@ def captures() -> Path:
     if not (folder / "kraken.jsonl").is_file():
         pytest.skip(f"{CAPTURES_ABSENT}: no {folder / 'kraken.jsonl'}")
     return folder
+
+
+@pytest.fixture
+def quick_pulse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heartbeats, the simulated venues' and the rings', every 0.2 s instead of every second."""
+    monkeypatch.setattr(base, "HEARTBEAT_SECONDS", 0.2)
+    monkeypatch.setattr(kraken, "IDLE_HEARTBEAT_NS", 180_000_000)
+    monkeypatch.setattr(session, "HEARTBEAT_SECONDS", 0.2)
 
 
 @pytest.fixture

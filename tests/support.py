@@ -14,6 +14,16 @@ CAPTURES_ABSENT = "captures are absent"
 """Begins the reason of the only skip that is no failure in continuous integration."""
 
 
+class ManualClock:
+    """A clock in seconds that stands still until it is moved."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def requires_program(program: str, package: str) -> pytest.MarkDecorator:
     """Mark a test that needs an external program.
 

@@ -10,17 +10,7 @@ from hypothesis import strategies as st
 
 from alphapulse.collectors.allowance import Allowance, TokenBucket
 from alphapulse.collectors.venue import Budget
-
-
-class ManualClock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
+from tests.support import ManualClock
 
 budgets = st.builds(Budget, st.integers(1, 100), st.integers(1, 600), st.integers(1, 50))
 steps = st.lists(

@@ -13,6 +13,7 @@ from alphapulse.collectors.latency import LatencySampler
 from alphapulse.model import BookState, Reason
 from alphapulse.simulators import CoinbaseSimulator, KrakenSimulator, Market
 from tests.collecting import collecting
+from tests.support import ManualClock
 
 SYMBOLS = ("BTC-USD", "ETH-USD")
 
@@ -95,16 +96,8 @@ def test_a_venue_whose_clock_is_ahead_is_shown() -> None:
     assert value("clock_skew_seconds", exchange="ahead") == -0.03
 
 
-class ManualClock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_complaints_are_few_and_their_number_is_told() -> None:
-    clock = ManualClock()
+    clock = ManualClock(0.0)
     with capture_logs() as logs:
         complaints = Complaints("venue", structlog.stdlib.get_logger("test"), clock)
         for number in range(1000):

@@ -308,13 +308,41 @@ def test_news_of_one_instrument_that_cant_be_used_spoils_no_other(coinbase: Feed
 def test_symbols_fall_silent_one_by_one(coinbase: FeedOnRing) -> None:
     for symbol in ("BTC-USD", "ETH-USD"):
         coinbase.send({"type": "snapshot", "product_id": symbol, "bids": [], "asks": []})
-    later = coinbase.now_ns + 11_000_000_000
-    coinbase.now_ns = later - 1_000_000
+    assert coinbase.feed.silent_symbols(1000.0) == []
     coinbase.send({"type": "heartbeat", "product_id": "BTC-USD", "last_trade_id": 1})
-    assert coinbase.feed.silent_symbols(later) == ["ETH-USD"]
-    coinbase.feed.fail(["ETH-USD"], BookState.STALE, Reason.SILENT, later)
+    assert coinbase.feed.silent_symbols(1005.0) == []
+    assert coinbase.feed.silent_symbols(1011.0) == ["ETH-USD"]
+    coinbase.feed.fail(["ETH-USD"], BookState.STALE, Reason.SILENT, NOW_NS)
     assert states(coinbase.events()) == [("ETH-USD", BookState.STALE, Reason.SILENT)]
-    assert coinbase.feed.silent_symbols(later) == []
+    assert coinbase.feed.silent_symbols(1011.0) == []
+    assert coinbase.feed.silent_symbols(1016.0) == ["BTC-USD"]
+
+
+@pytest.mark.parametrize("step_seconds", [11, -3600])
+def test_a_step_of_the_wall_clock_makes_no_symbol_silent_or_loud(
+    coinbase: FeedOnRing, step_seconds: int
+) -> None:
+    coinbase.send({"type": "snapshot", "product_id": "BTC-USD", "bids": [], "asks": []})
+    assert coinbase.feed.silent_symbols(1000.0) == []
+    coinbase.now_ns += step_seconds * 1_000_000_000
+    coinbase.send({"type": "heartbeat", "product_id": "ETH-USD", "last_trade_id": 1})
+    assert coinbase.feed.silent_symbols(1009.0) == []
+    assert coinbase.feed.silent_symbols(1011.0) == ["BTC-USD"]
+
+
+def test_whatever_comes_about_a_symbol_is_its_sign_of_life(coinbase: FeedOnRing) -> None:
+    def silent_after(now: float, **frame: Any) -> bool:
+        coinbase.send({"product_id": "BTC-USD", **frame})
+        return "BTC-USD" in coinbase.feed.silent_symbols(now)
+
+    bids = [["9.00", "1"]]
+    assert not silent_after(1000.0, type="snapshot", bids=bids, asks=[])
+    assert not silent_after(1009.0, type="l2update", changes=[["buy", "8.00", "2"]])
+    match = {"side": "buy", "price": "9.00", "size": "1", "time": "2026-01-01T00:00:00Z"}
+    assert not silent_after(1018.0, type="match", trade_id=1, **match)
+    assert not silent_after(1027.0, type="heartbeat", last_trade_id=1)
+    assert not silent_after(1036.0, type="l2update", changes=[["buy", "8.00", "3"]])
+    assert silent_after(1047.0, type="subscriptions", channels=[])
 
 
 def test_a_successor_tells_what_its_predecessors_end_cost(ring_prefix: str) -> None:

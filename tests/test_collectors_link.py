@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from contextlib import suppress
 from typing import Any
 
@@ -13,7 +12,7 @@ from picows import WSMsgType
 from structlog.testing import capture_logs
 
 from alphapulse.collectors.daemon import run_venue
-from alphapulse.model import BookState, Heartbeat, Reason
+from alphapulse.model import BookState, Reason
 from alphapulse.simulators import (
     BinanceUsSimulator,
     CoinbaseAdvancedSimulator,
@@ -22,7 +21,7 @@ from alphapulse.simulators import (
     Market,
     VenueSimulator,
 )
-from tests.collecting import TIMEOUT_SECONDS, Collecting, collecting, settings_at
+from tests.collecting import TIMEOUT_SECONDS, collecting, settings_at
 
 SYMBOLS = ("BTC-USD", "ETH-USD", "SOL-USD")
 DIALECTS: list[tuple[type[VenueSimulator], dict[str, Any]]] = [
@@ -35,22 +34,6 @@ DIALECTS: list[tuple[type[VenueSimulator], dict[str, Any]]] = [
 
 def market(rate: float = 200.0) -> Market:
     return Market(SYMBOLS, seed=13, book_rate=rate, trade_rate=20.0, levels=40)
-
-
-async def seconds_pass(collector: Collecting, count: int) -> None:
-    """Wait for so many of the ring's heartbeats, one a second."""
-    seen = Counter[str]()
-    take = collector.follower._take
-
-    def counting(event: Any) -> None:
-        seen["heartbeats"] += isinstance(event, Heartbeat)
-        take(event)
-
-    collector.follower._take = counting  # type: ignore[method-assign]
-    try:
-        await collector.until(lambda: seen["heartbeats"] >= count)
-    finally:
-        collector.follower._take = take  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(("kind", "settings"), DIALECTS)
@@ -91,7 +74,7 @@ async def test_a_quiet_market_is_left_alone(ring_prefix: str) -> None:
     async with collecting(simulator, ring_prefix, silence_seconds=2.5) as collector:
         await collector.until_live(*SYMBOLS)
         simulator.pause()
-        await seconds_pass(collector, 4)
+        await collector.until_heartbeats(4)
         # Heartbeats show life: no book is touched and nothing is connected anew.
         for symbol in SYMBOLS:
             assert collector.follower.history(symbol)[-1][0] is BookState.LIVE
@@ -104,7 +87,7 @@ async def test_silence_in_maintenance_is_no_stall(ring_prefix: str) -> None:
         await collector.until_live(*SYMBOLS)
         simulator.faults.maintenance()
         simulator.faults.lose_heartbeats()
-        await seconds_pass(collector, 4)
+        await collector.until_heartbeats(4)
         assert simulator.counts["connections"] == 2
         simulator.faults.maintenance("online")
         await collector.until_equal(*SYMBOLS, depth=1000)
@@ -116,7 +99,7 @@ async def test_a_venue_without_heartbeats_is_probed(ring_prefix: str) -> None:
     async with collecting(simulator, ring_prefix, silence_seconds=0.6) as collector:
         await collector.until_live(*SYMBOLS)
         simulator.pause()
-        await seconds_pass(collector, 3)
+        await collector.until_heartbeats(3)
         assert simulator.counts["connections"] == 1
         # The process at the other end hangs: not even pings are answered.
         monkey = pytest.MonkeyPatch()
@@ -152,7 +135,7 @@ async def test_the_venues_pings_are_answered(ring_prefix: str) -> None:
     simulator.pong_seconds = 2.5
     async with collecting(simulator, ring_prefix) as collector:
         await collector.until_live(*SYMBOLS)
-        await seconds_pass(collector, 4)
+        await collector.until_heartbeats(4)
         assert simulator.counts["connections"] == 1
 
 
@@ -262,7 +245,7 @@ async def test_connection_attempts_keep_within_the_share_of_the_venues_budget(
     ) as collector:
         # A fifth of ten at once, then a fifth of ten a minute: a third attempt is far away.
         await collector.venue_until(lambda: simulator.counts["attempts"] >= 2)
-        await seconds_pass(collector, 2)
+        await collector.until_heartbeats(2)
         assert simulator.counts["attempts"] == 2
 
 

@@ -209,6 +209,43 @@ async def test_a_killed_collector_is_started_again_and_readers_are_told(ring_pre
         assert segments(ring_prefix) == []
 
 
+class CountingSimulator(KrakenSimulator):
+    """Counts its heartbeats."""
+
+    def heartbeat(self) -> None:
+        super().heartbeat()
+        self.counts["heartbeats"] += 1
+        self._notify()
+
+
+@pytest.mark.usefixtures("quick_pulse")
+async def test_a_stopped_process_takes_nobody_for_silent_when_it_goes_on(ring_prefix: str) -> None:
+    simulator = CountingSimulator(Market(SYMBOLS, seed=17, book_rate=50, levels=30))
+    async with simulator:
+        settings = settings_for(simulator, ring_prefix, silence_seconds=0.5)
+        async with program(settings) as running:
+            follower = await running.follow("kraken")
+            await follower.until(partial(follower.is_live, *SYMBOLS))
+            (child,) = running.children()
+            # What comes first then, the overdue timers or the sockets, isn't the same every time.
+            for _ in range(4):
+                os.kill(child, signal.SIGSTOP)
+                beaten = simulator.counts["heartbeats"] + 4
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    await simulator.wait_until(partial(_beaten, simulator, beaten))
+                follower.read()
+                seen = len(follower.events)
+                os.kill(child, signal.SIGCONT)
+                await follower.until(partial(_more_than, follower, seen))
+            beats = follower.heartbeats
+            await follower.until(lambda: follower.heartbeats > beats)
+            assert (BookState.STALE, Reason.SILENT) not in follower.history("BTC-USD")
+            assert simulator.counts["connections"] == 2
+            follower.close()
+            running.process.terminate()
+            assert await running.end() == 0
+
+
 async def test_all_killed_at_once_a_new_start_takes_the_rings_over(ring_prefix: str) -> None:
     simulator = BinanceUsSimulator(Market(SYMBOLS, seed=17, book_rate=200, levels=30))
     async with simulator:
@@ -297,3 +334,11 @@ async def test_one_venue_by_hand(ring_prefix: str) -> None:
 
 def _has_moved_on(follower: Follower, epoch: int) -> bool:
     return follower.reader.epoch != epoch
+
+
+def _beaten(simulator: VenueSimulator, heartbeats: int) -> bool:
+    return simulator.counts["heartbeats"] >= heartbeats
+
+
+def _more_than(follower: Follower, events: int) -> bool:
+    return len(follower.events) > events

@@ -13,6 +13,7 @@ from alphapulse.collectors.events import Acknowledged, VenueStatus
 from alphapulse.collectors.feed import Feed
 from alphapulse.collectors.latency import LatencySampler
 from alphapulse.collectors.rest import RestClient
+from alphapulse.collectors.running import RunningClock
 from alphapulse.collectors.venue import Venue
 from alphapulse.config import VenueSettings
 
@@ -45,6 +46,7 @@ class Context:
         self.complaints = complaints
         self.sampler = sampler
         self.settings: VenueSettings = venue.settings
+        self.clock = RunningClock()
         self.connects = Allowance(venue.limits.connects, self.settings.rate_share)
         self.news = asyncio.Event()
         """Set when a book wants a snapshot, or instruments have come."""

@@ -76,9 +76,12 @@ class Feed:
         self._stage = LevelStage()
         self._encoder = Encoder()
         self._by_id: dict[int, SyncedBook] = {}
-        self._alive_ns: dict[str, int] = {}
         layout = venue.plain_updates
         self._fast = FastPath(layout, writer) if layout is not None else None
+        self._heard: set[str] = set()
+        """Venue symbols that something came about since the last look for silent ones."""
+        self._alive_at: dict[str, tuple[float, int]] = {}
+        """When a look last found a symbol alive, and its book's version then."""
         self._handlers: dict[type, Callable[..., None]] = {
             events.BookUpdateEvent: self._book_update,
             events.BookSnapshotEvent: self._book_snapshot,
@@ -208,7 +211,7 @@ class Feed:
         """A connection is open and its subscriptions have been sent."""
         for symbol in channel.symbols:
             book = self.books[symbol]
-            self._alive_ns[symbol] = now_ns
+            self._heard.add(symbol)
             if book.state is not BookState.LIVE:
                 book.resyncing(Reason.RECONNECTED, now_ns)
             book.reconnected()
@@ -234,24 +237,38 @@ class Feed:
         self.publisher.counts.resyncs += 1
         resyncs = self.publisher.tally(book.instrument).resyncs
         resyncs[reason] = resyncs.get(reason, 0) + 1
-        self._alive_ns[symbol] = now_ns
+        self._heard.add(symbol)
         book.resyncing(reason, now_ns)
 
     def refuse(self, symbol: str, now_ns: int) -> None:
         """The venue refused to send the book of a venue symbol."""
         self.books[symbol].fail(BookState.STALE, Reason.REFUSED, now_ns)
 
-    def silent_symbols(self, now_ns: int) -> list[str]:
-        """Live symbols without the sign of life that the venue promises for each."""
+    def silent_symbols(self, now: float) -> list[str]:
+        """Live symbols without the sign of life that the venue promises for each.
+
+        A heartbeat or a trade is one; so is a book that has changed since the last call. To be
+        called several times a second.
+
+        Parameters
+        ----------
+        now : in seconds, of a clock that only ever grows
+        """
         seconds = self.venue.liveness.symbol_seconds
         if seconds is None or self.status is events.VenueStatus.MAINTENANCE:
+            self._alive_at.clear()
             return []
-        oldest_ns = now_ns - int(seconds * 1e9)
-        return [
-            symbol
-            for symbol, alive_ns in self._alive_ns.items()
-            if alive_ns < oldest_ns and self.books[symbol].state is BookState.LIVE
-        ]
+        silent: list[str] = []
+        for symbol, book in self.books.items():
+            version = book.tracker.version
+            alive_at, known_version = self._alive_at.get(symbol, (now, version))
+            if symbol in self._heard or version != known_version:
+                alive_at = now
+            self._alive_at[symbol] = alive_at, version
+            if now - alive_at > seconds and book.state is BookState.LIVE:
+                silent.append(symbol)
+        self._heard.clear()
+        return silent
 
     def repeat_due(self, now_ns: int) -> None:
         """Publish the books that newcomers would otherwise soon not find in the ring."""
@@ -347,6 +364,7 @@ class Feed:
     def _trade(self, event: events.TradeEvent, received_ns: int) -> None:
         book = self._followed(event.venue_symbol, received_ns)
         log = self._trades[event.venue_symbol]
+        self._heard.add(event.venue_symbol)
         for _ in range(2):
             try:
                 log.trade(event, received_ns)
@@ -361,7 +379,7 @@ class Feed:
 
     def _alive(self, event: events.Alive, received_ns: int) -> None:
         if event.venue_symbol in self.books:
-            self._alive_ns[event.venue_symbol] = received_ns
+            self._heard.add(event.venue_symbol)
 
     def _instruments(self, event: events.Instruments, received_ns: int) -> None:
         self.define(event.instruments, received_ns)

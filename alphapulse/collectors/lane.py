@@ -45,7 +45,6 @@ class Lane:
         self.link: Link | None = None
         self._context = context
         self._backoff = context.backoff()
-        self._loop = asyncio.get_running_loop()
         self._rotate_at = 0.0
         self._frames_at = 0.0
         self._frames = 0
@@ -70,7 +69,12 @@ class Lane:
                 await self.link.close(Reason.STOPPED, "the collector ends")
 
     def tick(self, now: float) -> None:
-        """Look after the connection; to be called several times a second."""
+        """Look after the connection; to be called several times a second.
+
+        Parameters
+        ----------
+        now : on the context's clock, in seconds
+        """
         link = self.link
         if link is None:
             return
@@ -95,7 +99,7 @@ class Lane:
 
     def _adopt(self, link: Link) -> None:
         self.link = link
-        now = self._loop.time()
+        now = self._context.clock.now()
         self._frames, self._frames_at = link.frames, now
         self._old.clear()
         seconds = self._context.venue.liveness.rotate_seconds
@@ -191,7 +195,7 @@ class Lane:
         if not successor.is_open or link.lost.done():
             await successor.close(Reason.STOPPED, "there is nothing to take over")
             if not link.lost.done():
-                self._rotate_at = self._loop.time() + self._backoff.failed()
+                self._rotate_at = self._context.clock.now() + self._backoff.failed()
                 self._old.clear()
                 return await self._follow(link)
             return None

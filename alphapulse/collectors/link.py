@@ -61,7 +61,7 @@ class Link(WSListener):
     ----------
     frames : data frames received
     lost : done as soon as the connection is of no use any more
-    subscribed_at : when all subscriptions were sent, on the loop's clock; None before
+    subscribed_at : when all subscriptions were sent, on the context's clock; None before
     """
 
     def __init__(self, context: Context, channel: Channel, *, successor: bool = False) -> None:
@@ -72,6 +72,7 @@ class Link(WSListener):
         self.lost: asyncio.Future[Loss] = self._loop.create_future()
         self._context = context
         self._feed = context.feed
+        self._clock = context.clock
         self._sampler = context.sampler
         self._messages = Allowance(context.venue.limits.messages, context.settings.rate_share)
         self._held: list[tuple[bytes, int]] | None = [] if successor else None
@@ -82,7 +83,7 @@ class Link(WSListener):
         self._close_text = "the connection broke"
         self._unanswered_ping: bytes | None = None
         self._frames_seen = 0
-        self.alive_at = self._loop.time()
+        self.alive_at = self._clock.now()
         self._pinged_at: float | None = None
         self._pong: asyncio.Future[None] | None = None
         self._asked_at = self.alive_at
@@ -127,7 +128,7 @@ class Link(WSListener):
         except BaseException:
             link.lose(Reason.STOPPED, "subscribing was interrupted")
             raise
-        link.subscribed_at = link._loop.time()
+        link.subscribed_at = context.clock.now()
         return link
 
     # What picows calls
@@ -275,7 +276,7 @@ class Link(WSListener):
 
         Parameters
         ----------
-        now : on the loop's clock, in seconds
+        now : on the context's clock, in seconds
         """
         if not self.is_open:
             return
@@ -350,11 +351,11 @@ class Link(WSListener):
 
     def _ping(self) -> None:
         if self._messages.try_take():
-            self._pinged_at = self._loop.time()
+            self._pinged_at = self._clock.now()
             self._open_transport().send_ping(b"")
 
     def _pong_came(self) -> None:
-        self.alive_at = self._loop.time()
+        self.alive_at = self._clock.now()
         self._pinged_at = None
         if self._pong is not None and not self._pong.done():
             self._pong.set_result(None)
@@ -386,7 +387,7 @@ class Link(WSListener):
         for message in messages:
             await self._messages.take()
             self._open_transport().send(WSMsgType.TEXT, message)
-            self._asked_at = self._loop.time()
+            self._asked_at = self._clock.now()
 
     def take_over(self) -> None:
         """Deliver the frames that waited, and from now on each as it comes."""

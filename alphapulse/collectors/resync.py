@@ -63,7 +63,7 @@ class Resynchroniser:
         self._feed = context.feed
         self._lane_of = lane_of
         self._repairs: dict[str, _Repair] = {}
-        self._loop = asyncio.get_running_loop()
+        self._clock = context.clock
         self._timeout = context.settings.acknowledge_timeout_seconds
         self._reconnected: dict[Lane, float] = {}
         context.refused = self.refused
@@ -73,10 +73,10 @@ class Resynchroniser:
 
         Parameters
         ----------
-        now : on the loop's clock, in seconds
+        now : on the context's clock, in seconds
         """
         feed = self._feed
-        for symbol in feed.silent_symbols(wall_ns()):
+        for symbol in feed.silent_symbols(now):
             feed.fail([symbol], BookState.STALE, Reason.SILENT, wall_ns())
         for symbol, book in feed.books.items():
             if book.state is BookState.LIVE:
@@ -122,7 +122,7 @@ class Resynchroniser:
             return
         repair = self._repair(symbol)
         if not repair.refused:
-            repair.retry_at = self._loop.time() + repair.slow.failed()
+            repair.retry_at = self._clock.now() + repair.slow.failed()
         repair.refused.add(event.channel)
         repair.refused_by = lane.link.channel
         if event.channel == context.venue.book_channel:
@@ -232,11 +232,11 @@ class Resynchroniser:
         self, keys: list[tuple[str, str]], symbol: str, repair: _Repair, link: Link
     ) -> None:
         await link.send(link.channel.subscribe(keys, wall_ns()))
-        repair.deadline = self._loop.time() + self._timeout
+        repair.deadline = self._clock.now() + self._timeout
 
     async def _resubscribe(self, symbol: str, repair: _Repair, link: Link) -> None:
         await link.send(link.channel.resubscribe(symbol, wall_ns()))
-        repair.deadline = self._loop.time() + self._timeout
+        repair.deadline = self._clock.now() + self._timeout
 
     async def _fetch(self, symbol: str, repair: _Repair, link: Link) -> None:
         """Get a REST snapshot; the updates that came meanwhile are kept by the book."""
@@ -249,4 +249,4 @@ class Resynchroniser:
             return
         if not self._feed.rest_snapshot(instrument, answer.body, wall_ns()):
             self._feed.wanted.setdefault(symbol, self._feed.books[symbol].reason)
-        repair.deadline = self._loop.time() + self._timeout
+        repair.deadline = self._clock.now() + self._timeout

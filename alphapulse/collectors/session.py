@@ -143,7 +143,7 @@ class Session:
             await news.wait()
             news.clear()
             self._open_lanes()
-            self._resyncs.serve(self._loop.time())
+            self._resyncs.serve(self._context.clock.now())
 
     def _open_lanes(self) -> None:
         """Connect the symbols to follow that the venue lists and that no connection carries."""
@@ -188,9 +188,11 @@ class Session:
             4 * settings.backoff_first_seconds,
         )
         pause = min(LONGEST_TICK_SECONDS, shortest / TICKS_PER_TIMEOUT)
+        clock = self._context.clock
         while True:
+            clock.tick(2 * pause)
             await asyncio.sleep(pause)
-            now = self._loop.time()
+            now = clock.now()
             for lane in self.lanes:
                 lane.tick(now)
             self._await_instruments(now)
