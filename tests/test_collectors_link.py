@@ -21,6 +21,7 @@ from alphapulse.simulators import (
     Market,
     VenueSimulator,
 )
+from alphapulse.simulators.connection import Connection
 from tests.collecting import TIMEOUT_SECONDS, collecting, settings_at
 
 SYMBOLS = ("BTC-USD", "ETH-USD", "SOL-USD")
@@ -262,6 +263,65 @@ async def test_a_symbol_that_is_not_listed_is_named_and_the_others_run(ring_pref
         (line,) = [line for line in logs if "not listed" in line["event"]]
         assert line["symbol"] == "ETH-USX"
         assert line["closest"][0] == "ETH-USD"
+
+
+class HurriedSimulator(KrakenSimulator):
+    """A venue that takes hardly more than a message a second."""
+
+    messages_per_second = 3.0
+    messages_burst = 1.0
+
+
+async def test_asking_too_fast_is_told_and_asked_again(ring_prefix: str) -> None:
+    simulator = HurriedSimulator(market())
+    with capture_logs() as logs:
+        async with collecting(
+            simulator, ring_prefix, depth=10, acknowledge_timeout_seconds=0.5
+        ) as collector:
+            follower = collector.follower
+            # Books come first, trades second: too fast.
+            await collector.until(lambda: set(follower.trades) == set(SYMBOLS))
+            await collector.until_live(*SYMBOLS)
+            for symbol in SYMBOLS:
+                assert (BookState.STALE, Reason.REFUSED) not in follower.history(symbol)
+    told = [line for line in logs if line["event"] == "the venue complains"]
+    assert {line["text"] for line in told} == {"Exceeded msg rate"}
+
+
+class DeafSimulator(KrakenSimulator):
+    """A venue that loses the first requests for trades."""
+
+    lost = 5
+
+    def message(self, connection: Connection, message: bytes) -> None:
+        if b'"trade"' in message and self.lost:
+            self.lost -= 1
+            return
+        super().message(connection, message)
+
+
+async def test_trades_whose_subscription_is_lost_are_asked_for_until_they_come(
+    ring_prefix: str,
+) -> None:
+    simulator = DeafSimulator(market())
+    async with collecting(
+        simulator, ring_prefix, depth=10, acknowledge_timeout_seconds=0.05
+    ) as collector:
+        await collector.until(lambda: set(collector.follower.trades) == set(SYMBOLS))
+        assert simulator.lost == 0
+
+
+async def test_many_refused_products_do_not_cost_the_good_one(ring_prefix: str) -> None:
+    symbols = ("BTC-USD", "ETH-USD", "SOL-USD", "XRP-USD", "DOGE-USD", "LTC-USD")
+    simulator = CoinbaseSimulator(Market(symbols, seed=13, book_rate=200, trade_rate=50, levels=40))
+    for symbol in symbols[:-1]:
+        simulator.faults.refuse(symbol, 100)
+    async with collecting(simulator, ring_prefix, symbols=symbols) as collector:
+        await collector.until(lambda: symbols[-1] in collector.follower.trades)
+        await collector.until_equal(symbols[-1])
+        refused = (BookState.STALE, Reason.REFUSED)
+        for symbol in symbols[:-1]:
+            assert refused in collector.follower.history(symbol)
 
 
 async def test_symbols_are_spread_over_connections(ring_prefix: str) -> None:

@@ -27,15 +27,16 @@ from alphapulse.collectors.latency import SAMPLE_MASK
 from alphapulse.collectors.venue import Channel
 from alphapulse.errors import RingError, VenueError
 from alphapulse.log import get_logger
-from alphapulse.model import Reason
+from alphapulse.model import BookState, Reason
 
 log = get_logger(__name__)
 
 MAX_HELD_BYTES = 32 << 20
 """What may wait while a connection takes over from another."""
 
-TIMES_ASKED = 3
-"""How often a subscription is asked for that the venue doesn't answer."""
+MAX_ASK_DOUBLINGS = 6
+"""A subscription that the venue doesn't answer is asked for again after twice the time each time,
+until the pause is so many times doubled."""
 
 _REPEAT_MASK = REPEAT_EVERY_FRAMES - 1
 _TEXT = WSMsgType.TEXT
@@ -232,6 +233,7 @@ class Link(WSListener):
             self._context.refused(event)
             if self.channel.all_or_nothing:
                 # What else the message asked for is refused as well: ask again without it.
+                self._times_asked = 0
                 self._asked_at = -math.inf
 
     # Life
@@ -301,24 +303,39 @@ class Link(WSListener):
             self._ping()
 
     def _check_answers(self, now: float) -> None:
-        """Ask again for subscriptions that the venue doesn't answer."""
-        awaited, timeout = self.channel.awaited, self._context.settings.acknowledge_timeout_seconds
+        """Ask again, ever more seldom, for subscriptions that the venue doesn't answer.
+
+        A live book is an answer too. Of trades nothing else would tell that they don't come.
+        """
+        awaited = self.channel.awaited
         if not awaited:
             self._times_asked = 0
-        elif self._asking is None and now - self._asked_at > timeout:
-            self._times_asked += 1
+            return
+        timeout = self._context.settings.acknowledge_timeout_seconds
+        pause = timeout * 2 ** min(self._times_asked, MAX_ASK_DOUBLINGS)
+        if self._asking is not None or now - self._asked_at <= pause:
+            return
+        awaited.difference_update([key for key in awaited if self._brings_a_book(*key)])
+        if awaited:
             keys = sorted(awaited)
-            self._context.complaints.add(
-                "subscriptions not answered",
-                count=len(keys),
-                first=keys[0],
-                asked=self._times_asked,
-            )
-            if self._times_asked > TIMES_ASKED:
-                # Whether the data come is seen elsewhere.
-                awaited.clear()
-            else:
-                self._asking = asyncio.create_task(self._ask_again(keys))
+            if self._asked_at != -math.inf:
+                self._times_asked += 1
+                self._context.complaints.add(
+                    "subscriptions not answered",
+                    count=len(keys),
+                    first=keys[0],
+                    asked=self._times_asked,
+                )
+            self._asking = asyncio.create_task(self._ask_again(keys))
+
+    def _brings_a_book(self, channel: str, symbol: str) -> bool:
+        """Whether a subscription is one of a live book."""
+        book = self._feed.books.get(symbol)
+        return (
+            channel == self._context.venue.book_channel
+            and book is not None
+            and book.state is BookState.LIVE
+        )
 
     async def _ask_again(self, keys: Sequence[tuple[str, str]]) -> None:
         try:
