@@ -17,9 +17,15 @@ from alphapulse.collectors.events import (
     Malformed,
     StatusEvent,
     TradeEvent,
+    VenueComplaint,
     VenueStatus,
 )
-from alphapulse.collectors.kraken import SYMBOLS_PER_REQUEST, Kraken, KrakenChannel
+from alphapulse.collectors.kraken import (
+    REQUESTS_REMEMBERED,
+    SYMBOLS_PER_REQUEST,
+    Kraken,
+    KrakenChannel,
+)
 from alphapulse.config import KrakenSettings
 from alphapulse.model import BookSide, Instrument, Side
 
@@ -224,12 +230,37 @@ def test_a_refusal_concerns_its_symbol_only() -> None:
 def test_a_refusal_without_a_symbol_concerns_its_whole_request() -> None:
     channel = make_channel("BTC/USD", "ETH/USD")
     trade = json.loads(channel.open(0)[1])
-    reply = {"error": "Exceeded msg rate", "method": "subscribe", "success": False}
+    reply = {"error": "Channel not supported", "method": "subscribe", "success": False}
     found = channel.receive(json.dumps({**reply, "req_id": trade["req_id"]}).encode())
     assert found == [
-        Acknowledged("trade", "BTC/USD", "Exceeded msg rate"),
-        Acknowledged("trade", "ETH/USD", "Exceeded msg rate"),
+        Acknowledged("trade", "BTC/USD", "Channel not supported"),
+        Acknowledged("trade", "ETH/USD", "Channel not supported"),
     ]
+
+
+@pytest.mark.parametrize("named", ["", ',"req_id":1', ',"req_id":1,"symbol":"BTC/USD"'])
+@pytest.mark.parametrize("method", ["", ',"method":"subscribe"', ',"method":"unsubscribe"'])
+def test_asking_too_fast_is_no_refusal(named: str, method: str) -> None:
+    channel = make_channel("BTC/USD", "ETH/USD")
+    channel.open(0)
+    awaited = set(channel.awaited)
+    answer = f'{{"error":"Exceeded msg rate","success":false{method}{named}}}'
+    assert channel.receive(answer.encode()) == [VenueComplaint("Exceeded msg rate")]
+    assert channel.awaited == awaited
+
+
+def test_a_refusal_that_nothing_is_known_about_is_passed_on() -> None:
+    answer = b'{"method":"subscribe","error":"No","success":false,"req_id":99}'
+    assert make_channel("BTC/USD").receive(answer) == [VenueComplaint("No")]
+
+
+def test_few_requests_are_remembered() -> None:
+    channel = make_channel("BTC/USD", "ETH/USD")
+    for number in range(3 * REQUESTS_REMEMBERED):
+        channel.resubscribe("BTC/USD", 0)
+        if number % 3 == 0:
+            channel.subscribe({("book", "ETH/USD")}, 0)
+    assert len(channel._requests) <= REQUESTS_REMEMBERED
 
 
 def test_resubscribing_concerns_the_symbols_book_only() -> None:

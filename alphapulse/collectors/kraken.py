@@ -21,6 +21,7 @@ from alphapulse.collectors.events import (
     LevelPart,
     StatusEvent,
     TradeEvent,
+    VenueComplaint,
     VenueEvent,
     VenueStatus,
 )
@@ -56,6 +57,7 @@ _NO_STEP = msgspec.Raw(b"0")
 _REST_ASSETS = {common: own for own, common in UNIFIED_ASSETS.items()}
 _SIDES = {"buy": Side.BUY, "sell": Side.SELL, "b": Side.BUY, "s": Side.SELL}
 _STATUS = {"online": VenueStatus.ONLINE, "maintenance": VenueStatus.MAINTENANCE}
+_TOO_FAST = "Exceeded msg rate"
 _CHANNELS = frozenset({"book", "trade", "heartbeat", "status", "instrument"})
 _SYMBOL = re.compile(rb'"symbol"\s*:\s*"([^"]{1,32})"')
 
@@ -198,7 +200,6 @@ class KrakenChannel(Channel):
 
     def _subscribe(self, channel: str, symbols: Sequence[str]) -> bytes:
         self._requests[self._next_request] = (channel, tuple(symbols))
-        self._requests.pop(self._next_request - REQUESTS_REMEMBERED, None)
         self.awaited.update((channel, symbol) for symbol in symbols)
         params: dict[str, object] = {"depth": self._venue.depth} if channel == "book" else {}
         return self._request(
@@ -207,6 +208,7 @@ class KrakenChannel(Channel):
 
     def _request(self, method: str, **params: object) -> bytes:
         request = {"method": method, "params": params, "req_id": self._next_request}
+        self._requests.pop(self._next_request - REQUESTS_REMEMBERED, None)
         self._next_request += 1
         return _ENCODE(request)
 
@@ -235,6 +237,9 @@ class KrakenChannel(Channel):
     def _other(self, data: bytes | memoryview, error: Exception) -> list[VenueEvent]:
         """An answer, a channel that we don't follow, or a frame with something wrong in it."""
         reply = _REPLY.decode(data)
+        if reply.error is not None and _TOO_FAST in reply.error:
+            # No refusal: what was asked for stays awaited, and is asked for again.
+            return [VenueComplaint(reply.error)]
         if reply.method == "subscribe":
             return self._acknowledged(reply)
         if reply.channel in ("book", "trade"):
@@ -271,6 +276,8 @@ class KrakenChannel(Channel):
             # The answer to an earlier request was lost.
             error = None
         symbols = asked if symbol is None and error else (symbol,) if symbol else ()
+        if error is not None and not symbols:
+            return [VenueComplaint(error)]
         self.awaited.difference_update((channel, name) for name in symbols)
         return [Acknowledged(channel, name, error) for name in symbols]
 
