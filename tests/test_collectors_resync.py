@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from alphapulse.collectors.resync import ReconnectPace
 from alphapulse.model import BookState, Channel, Reason
 from alphapulse.simulators import (
     BinanceUsSimulator,
@@ -190,18 +191,36 @@ async def test_a_snapshot_that_does_not_come_is_asked_for_again(ring_prefix: str
         await collector.until_equal(*SYMBOLS, depth=10)
 
 
-async def test_a_symbol_that_nothing_helps_costs_its_connection_seldom(ring_prefix: str) -> None:
+async def test_a_symbol_that_nothing_helps_costs_its_connection_once(ring_prefix: str) -> None:
     simulator = KrakenSimulator(market())
     simulator.faults.silence("ETH-USD")
     async with collecting(
-        simulator, ring_prefix, depth=10, acknowledge_timeout_seconds=0.3
+        simulator,
+        ring_prefix,
+        depth=10,
+        acknowledge_timeout_seconds=0.1,
+        backoff_max_seconds=0.05,
     ) as collector:
-        await collector.venue_until(lambda: simulator.counts["connections"] >= 4)
+        # The instruments' connection, the first one of the symbols, and the one after it.
+        await collector.venue_until(lambda: simulator.counts["connections"] >= 3)
+        messages = simulator.counts["messages"]
+        # Two each time: far more than the six timeouts after which a lane may be reconnected.
+        await collector.venue_until(lambda: simulator.counts["messages"] >= messages + 20)
+        assert simulator.counts["connections"] == 3
         await collector.until_live("BTC-USD", "SOL-USD")
-        connections = simulator.counts["connections"]
         simulator.faults.speak()
         await collector.until_equal(*SYMBOLS, depth=10)
-        assert simulator.counts["connections"] <= connections + 1
+        assert simulator.counts["connections"] == 3
+
+
+def test_reconnecting_for_single_symbols_grows_more_seldom() -> None:
+    pace = ReconnectPace(60.0)
+    taken = [now for now in range(1000, 3000) if pace.take(now)]
+    assert taken == [1000, 1060, 1180, 1420, 1900, 2860]
+    # The pause runs until 4780; after as long again without a need, it is short again.
+    assert pace.take(10_000)
+    assert not pace.take(10_059)
+    assert pace.take(10_060)
 
 
 async def test_garbage_costs_at_most_the_book_it_names(ring_prefix: str) -> None:

@@ -25,7 +25,7 @@ TRIES_BEFORE_RECONNECT = 2
 
 RECONNECT_PAUSE = 6
 """A lane isn't reconnected for the sake of one symbol more often than once in so many times the
-time in which a subscription is to be answered: the others would suffer."""
+time in which a subscription is to be answered, then in twice that: the others suffer."""
 
 REFUSED_PAUSE = 10
 """How many times the longest pause a refused subscription may wait for the next try."""
@@ -43,10 +43,36 @@ class _Repair:
         self.task: asyncio.Task[None] | None = None
         self.unanswered = 0
         """Resubscriptions in a row that brought no snapshot."""
+        self.reconnected = False
+        """Whether its connection was replaced in vain since it last lived."""
         self.refused: set[str] = set()
         """Channels whose subscription was refused, on that connection."""
         self.refused_by: Channel | None = None
         self.retry_at = 0.0
+
+
+class ReconnectPace:
+    """When a lane may be reconnected for the sake of one symbol: the pauses double.
+
+    Parameters
+    ----------
+    first_seconds : the first pause; also the one after a time of twice the last in which none was
+        needed
+    """
+
+    def __init__(self, first_seconds: float) -> None:
+        self._first = first_seconds
+        self._pause = 0.0
+        self._not_before = 0.0
+
+    def take(self, now: float) -> bool:
+        """Whether it may be now; if so, the next pause begins."""
+        if now < self._not_before:
+            return False
+        recent = now <= self._not_before + self._pause
+        self._pause = 2 * self._pause if recent and self._pause else self._first
+        self._not_before = now + self._pause
+        return True
 
 
 class Resynchroniser:
@@ -65,7 +91,7 @@ class Resynchroniser:
         self._repairs: dict[str, _Repair] = {}
         self._clock = context.clock
         self._timeout = context.settings.acknowledge_timeout_seconds
-        self._reconnected: dict[Lane, float] = {}
+        self._paces: dict[Lane, ReconnectPace] = {}
         context.refused = self.refused
 
     def tick(self, now: float) -> None:
@@ -161,6 +187,7 @@ class Resynchroniser:
             repair.slow.flowing()
             repair.deadline = None
             repair.unanswered = 0
+            repair.reconnected = False
 
     def _overdue(self, symbol: str, book: SyncedBook, now: float) -> None:
         """Ask again for a snapshot that doesn't come."""
@@ -183,15 +210,26 @@ class Resynchroniser:
             "no snapshot came", symbol, seconds=self._timeout, tries=repair.unanswered
         )
         self._feed.wanted[symbol] = book.reason
-        if repair.unanswered > TRIES_BEFORE_RECONNECT and not self._context.venue.sequenced:
+        if (
+            repair.unanswered > TRIES_BEFORE_RECONNECT
+            and not repair.reconnected
+            and not self._context.venue.sequenced
+        ):
             self._suspect(symbol, lane, now)
 
     def _suspect(self, symbol: str, lane: Lane, now: float) -> None:
-        """Reconnect a lane because of a symbol that nothing else helps, but not often."""
-        not_before = self._reconnected.get(lane, 0.0)
-        if now >= not_before:
-            self._reconnected[lane] = now + RECONNECT_PAUSE * self._timeout
-            lane.restart(f"{symbol} gets no snapshot")
+        """Reconnect a lane because of a symbol that nothing else helps, but not often.
+
+        It is tried once for each symbol: a connection that didn't help isn't the fault.
+        """
+        pace = self._paces.setdefault(lane, ReconnectPace(RECONNECT_PAUSE * self._timeout))
+        if not pace.take(now):
+            return
+        for other in lane.symbols:
+            repair = self._repairs.get(other)
+            if repair is not None and repair.unanswered:
+                repair.reconnected = True
+        lane.restart(f"{symbol} gets no snapshot")
 
     def _begin(
         self, symbol: str, book: SyncedBook, repair: _Repair, link: Link, now: float
