@@ -92,6 +92,20 @@ async def test_updates_that_come_while_the_snapshot_is_fetched_are_not_lost(
         assert simulator.counts[DEPTH_PATH] == len(SYMBOLS)
 
 
+async def test_a_snapshot_fetched_while_the_connection_was_replaced_is_used(
+    ring_prefix: str,
+) -> None:
+    simulator = BinanceUsSimulator(market())
+    simulator.faults.delay_rest(0.7)
+    async with collecting(simulator, ring_prefix, rotate_seconds=0.3) as collector:
+        await collector.until_live(*SYMBOLS)
+        assert simulator.counts["connections"] >= 2
+        assert simulator.counts[DEPTH_PATH] == len(SYMBOLS)
+        simulator.faults.delay_rest(0)
+        await collector.until_equal(*SYMBOLS)
+        undisturbed(collector, *SYMBOLS)
+
+
 async def test_a_snapshot_too_old_is_fetched_again_and_the_buffer_kept(ring_prefix: str) -> None:
     simulator = BinanceUsSimulator(market())
     async with collecting(simulator, ring_prefix) as collector:

@@ -282,8 +282,10 @@ class Resynchroniser:
         request = self._context.venue.snapshot_request(instrument)
         assert request is not None, "a sequenced venue has REST snapshots"
         answer = await self._context.rest.get(request)
-        if not link.is_open:
-            # Updates were missed since: the next connection asks again.
+        lane = self._lane_of(symbol)
+        if lane is None or not lane.is_open:
+            # Nothing follows the snapshot: the next connection asks again. If it is there already,
+            # the updates' numbers tell whether they continue the snapshot.
             return
         if not self._feed.rest_snapshot(instrument, answer.body, wall_ns()):
             self._feed.wanted.setdefault(symbol, self._feed.books[symbol].reason)
