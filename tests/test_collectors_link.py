@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from contextlib import suppress
 from typing import Any
@@ -11,7 +12,11 @@ import pytest
 from picows import WSMsgType
 from structlog.testing import capture_logs
 
+from alphapulse.collectors.binance_us import BinanceUs
 from alphapulse.collectors.daemon import run_venue
+from alphapulse.collectors.lane import Lane
+from alphapulse.collectors.link import Link
+from alphapulse.collectors.venue import Budget
 from alphapulse.model import BookState, Reason
 from alphapulse.simulators import (
     BinanceUsSimulator,
@@ -153,6 +158,38 @@ async def test_a_rotated_connection_leaves_no_trace(ring_prefix: str) -> None:
             assert not collector.follower.gaps(symbol)
             ids = [int(trade.trade_id) for trade in collector.follower.trades.get(symbol, ())]
             assert ids == list(range(ids[0], ids[-1] + 1)) if ids else True
+
+
+async def test_rotations_that_fail_are_tried_again_and_leave_nothing_behind(
+    ring_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulator = BinanceUsSimulator(market())
+    followed: list[int] = []
+    replace = Lane._replace
+
+    async def watched(lane: Lane, link: Link) -> Link | None:
+        followed.append(len(inspect.stack(0)))
+        return await replace(lane, link)
+
+    async def die(link: Link) -> None:
+        if link._held is not None:
+            link.lose(Reason.DISCONNECTED, "at the wrong moment")
+
+    plenty = BinanceUs.limits._replace(connects=Budget(1000, 1, 1000))
+    monkeypatch.setattr(BinanceUs, "limits", plenty)
+    async with collecting(
+        simulator, ring_prefix, rotate_seconds=0.05, backoff_first_seconds=0.001
+    ) as collector:
+        await collector.until_live(*SYMBOLS)
+        monkeypatch.setattr(Lane, "_replace", watched)
+        with monkeypatch.context() as dying:
+            dying.setattr(Link, "round_trip", die)
+            first = len(followed)
+            await collector.venue_until(lambda: len(followed) >= first + 5)
+            assert len(set(followed[first:])) == 1
+        await collector.until_equal(*SYMBOLS)
+        undisturbed = {BookState.SYNCING, BookState.LIVE}
+        assert {state for state, _ in collector.follower.history("BTC-USD")} <= undisturbed
 
 
 async def test_a_message_too_large_is_refused_and_named(ring_prefix: str) -> None:

@@ -46,6 +46,7 @@ class Lane:
         self._context = context
         self._backoff = context.backoff()
         self._rotate_at = 0.0
+        self._replace_after = 0.0
         self._frames_at = 0.0
         self._frames = 0
         self._old = asyncio.Event()
@@ -83,7 +84,8 @@ class Lane:
             self._frames, self._frames_at = link.frames, now
             self._backoff.flowing()
         quiet = now - self._frames_at > QUIET_PROBES * self._context.settings.silence_seconds
-        if now > self._rotate_at or (self._probed and quiet):
+        old = now > self._rotate_at or (self._probed and quiet)
+        if old and now > self._replace_after:
             self._old.set()
 
     @property
@@ -127,14 +129,18 @@ class Lane:
 
     async def _follow(self, link: Link) -> Link | None:
         """Wait until the connection ends; gives its successor if it was replaced in time."""
-        old = asyncio.create_task(self._old.wait())
-        try:
-            await _first(link.lost, old)
-        finally:
-            old.cancel()
-        successor = None if link.lost.done() else await self._replace(link)
-        if successor is not None:
-            return successor
+        while not link.lost.done():
+            old = asyncio.create_task(self._old.wait())
+            try:
+                await _first(link.lost, old)
+            finally:
+                old.cancel()
+            successor = None if link.lost.done() else await self._replace(link)
+            if successor is not None:
+                return successor
+            if not link.lost.done():
+                self._replace_after = self._context.clock.now() + self._backoff.failed()
+                self._old.clear()
         await self._lost(link, link.lost.result())
         return None
 
@@ -167,7 +173,7 @@ class Lane:
         await asyncio.sleep(pause)
 
     async def _replace(self, link: Link) -> Link | None:
-        """Open another connection beside this one, and let it take over; None if this one is lost.
+        """Open another connection beside this one, and let it take over; None if one is lost.
 
         The new one is asked for a sign of life, then the old one: whatever the venue had sent on
         the old one before the new one was at work has arrived then. What came twice is recognised
@@ -194,10 +200,6 @@ class Lane:
             raise
         if not successor.is_open or link.lost.done():
             await successor.close(Reason.STOPPED, "there is nothing to take over")
-            if not link.lost.done():
-                self._rotate_at = self._context.clock.now() + self._backoff.failed()
-                self._old.clear()
-                return await self._follow(link)
             return None
         return await self._hand_over(link, successor)
 
