@@ -361,6 +361,22 @@ async def test_many_refused_products_do_not_cost_the_good_one(ring_prefix: str) 
             assert refused in collector.follower.history(symbol)
 
 
+async def test_messages_of_all_connections_keep_within_the_budget_of_an_address(
+    ring_prefix: str,
+) -> None:
+    symbols = ("BTC-USD", "ETH-USD", "SOL-USD", "XRP-USD", "DOGE-USD")
+    simulator = CoinbaseAdvancedSimulator(Market(symbols, seed=13, book_rate=100, levels=20))
+    # A connection's first message must come soon, however many wait for the budget.
+    simulator.subscribe_timeout_seconds = 0.4
+    async with collecting(
+        simulator, ring_prefix, feed="advanced", symbols=symbols, symbols_per_connection=1
+    ) as collector:
+        await collector.venue_until(lambda: simulator.counts["messages"] >= 3 * len(symbols))
+        await collector.until_equal(*symbols)
+        assert simulator.counts["connections"] == len(symbols)
+        assert simulator.counts["idlers"] == 0
+
+
 async def test_symbols_are_spread_over_connections(ring_prefix: str) -> None:
     simulator = CoinbaseSimulator(market())
     async with collecting(simulator, ring_prefix, symbols_per_connection=1) as collector:

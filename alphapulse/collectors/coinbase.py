@@ -260,8 +260,12 @@ class Coinbase(Venue):
     """Coinbase spot markets, over the Exchange feed or Advanced Trade."""
 
     name = "coinbase"
+    # Advanced Trade takes 8 messages a second of an address, the Exchange feed more: stay below.
     limits: ClassVar[Limits] = Limits(
-        connects=Budget(8, 1, 8), messages=Budget(8, 1, 20), rest_weight=Budget(8, 1, 10)
+        connects=Budget(8, 1, 8),
+        messages=Budget(7, 1, 7),
+        rest_weight=Budget(8, 1, 10),
+        messages_per_address=True,
     )
 
     def __init__(self, settings: CoinbaseSettings) -> None:

@@ -48,6 +48,7 @@ class Context:
         self.settings: VenueSettings = venue.settings
         self.clock = RunningClock()
         self.connects = Allowance(venue.limits.connects, self.settings.rate_share)
+        self._messages = self._message_allowance()
         self.news = asyncio.Event()
         """Set when a book wants a snapshot, or instruments have come."""
         self.refused: Callable[[Acknowledged], None] = lambda event: None
@@ -59,6 +60,18 @@ class Context:
     def in_maintenance(self) -> bool:
         """Whether the venue has said that it isn't trading: silence is no stall then."""
         return self.feed.status is VenueStatus.MAINTENANCE
+
+    @property
+    def shares_messages(self) -> bool:
+        """Whether all connections together have one budget of messages."""
+        return self.venue.limits.messages_per_address
+
+    def messages(self) -> Allowance:
+        """The budget of messages of another connection."""
+        return self._messages if self.shares_messages else self._message_allowance()
+
+    def _message_allowance(self) -> Allowance:
+        return Allowance(self.venue.limits.messages, self.settings.rate_share)
 
     def backoff(self) -> Backoff:
         """Pauses as the settings want them."""

@@ -20,7 +20,6 @@ from picows import (
 )
 
 from alphapulse.clock import wall_ns
-from alphapulse.collectors.allowance import Allowance
 from alphapulse.collectors.context import REPEAT_EVERY_FRAMES, Context
 from alphapulse.collectors.events import Acknowledged, Instruments, VenueComplaint, VenueEvent
 from alphapulse.collectors.latency import SAMPLE_MASK
@@ -75,7 +74,7 @@ class Link(WSListener):
         self._feed = context.feed
         self._clock = context.clock
         self._sampler = context.sampler
-        self._messages = Allowance(context.venue.limits.messages, context.settings.rate_share)
+        self._messages = context.messages()
         self._held: list[tuple[bytes, int]] | None = [] if successor else None
         self._held_bytes = 0
         self._parts: list[bytes] = []
@@ -103,6 +102,9 @@ class Link(WSListener):
         settings = context.settings
         link = cls(context, channel, successor=successor)
         name = context.venue.name
+        if context.shares_messages:
+            # Venues want a first message soon: don't connect before it may be sent.
+            await link._messages.take()
         try:
             async with asyncio.timeout(settings.connect_timeout_seconds):
                 await ws_connect(
@@ -125,7 +127,7 @@ class Link(WSListener):
         if link._transport is None:
             raise VenueError(name, "no connection: it was closed during the handshake")
         try:
-            await link.send(channel.open(wall_ns()))
+            await link._send(channel.open(wall_ns()), paid=int(context.shares_messages))
         except BaseException:
             link.lose(Reason.STOPPED, "subscribing was interrupted")
             raise
@@ -401,8 +403,13 @@ class Link(WSListener):
         VenueError
             the connection ended
         """
-        for message in messages:
-            await self._messages.take()
+        await self._send(messages, paid=0)
+
+    async def _send(self, messages: Sequence[bytes], paid: int) -> None:
+        """Send messages, some of which have been taken from the budget."""
+        for number, message in enumerate(messages):
+            if number >= paid:
+                await self._messages.take()
             self._open_transport().send(WSMsgType.TEXT, message)
             self._asked_at = self._clock.now()
 

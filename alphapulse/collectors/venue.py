@@ -59,8 +59,10 @@ class Limits(NamedTuple):
 
     connects: Budget
     messages: Budget
-    """Client messages of one connection."""
+    """Client messages of one connection, or of all together."""
     rest_weight: Budget
+    messages_per_address: bool = False
+    """Whether `messages` is for all connections together."""
 
 
 class Liveness(NamedTuple):
