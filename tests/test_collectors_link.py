@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import time
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,12 +23,13 @@ from alphapulse.simulators import (
     BinanceUsSimulator,
     CoinbaseAdvancedSimulator,
     CoinbaseSimulator,
+    FinalBook,
     KrakenSimulator,
     Market,
     VenueSimulator,
 )
 from alphapulse.simulators.connection import Connection
-from tests.collecting import TIMEOUT_SECONDS, collecting, settings_at
+from tests.collecting import TIMEOUT_SECONDS, Follower, collecting, settings_at
 
 SYMBOLS = ("BTC-USD", "ETH-USD", "SOL-USD")
 DIALECTS: list[tuple[type[VenueSimulator], dict[str, Any]]] = [
@@ -375,6 +377,25 @@ async def test_messages_of_all_connections_keep_within_the_budget_of_an_address(
         await collector.until_equal(*symbols)
         assert simulator.counts["connections"] == len(symbols)
         assert simulator.counts["idlers"] == 0
+
+
+async def test_usd_and_usdc_products_answered_alike_are_told_apart(ring_prefix: str) -> None:
+    simulator = CoinbaseAdvancedSimulator(market(), usdc_twins=True)
+    twins = ("BTC-USD", "BTC-USDC", "ETH-USDC")
+    async with collecting(simulator, ring_prefix, feed="advanced", symbols=twins) as collector:
+        follower = collector.follower
+        await collector.until_live(*twins)
+        await collector.until(lambda: set(follower.trades) == set(twins))
+        simulator.pause()
+        for symbol in twins:
+            await collector.until(
+                partial(_equal, follower, symbol, simulator.book(symbol.removesuffix("C")))
+            )
+        assert simulator.counts["connections"] == 2
+
+
+def _equal(follower: Follower, symbol: str, book: FinalBook) -> bool:
+    return follower.is_live(symbol) and follower.book(symbol) == book
 
 
 async def test_symbols_are_spread_over_connections(ring_prefix: str) -> None:

@@ -222,7 +222,7 @@ class ExchangeChannel(Channel):
         return self.refused(": ".join(part for part in (frame.message, frame.reason) if part))
 
     def _acknowledged(self, frame: _Subscriptions) -> list[VenueEvent]:
-        """What the venue says it sends now; an answer that leaves out what was asked refuses it."""
+        """What the venue says it sends now; what the answer leaves out stays awaited."""
         granted = {
             (self._asked_name(channel.name), product)
             for channel in frame.channels
@@ -332,10 +332,23 @@ class Coinbase(Venue):
         )
 
     def plan(self, symbols: Sequence[Instrument]) -> list[list[Instrument]]:
-        size = self.settings.symbols_per_connection
-        if self.settings.feed == "advanced":
-            size = min(size, ADVANCED_SYMBOLS_PER_CONNECTION)
-        return [list(symbols[i : i + size]) for i in range(0, len(symbols), size)]
+        if self.settings.feed != "advanced":
+            return super().plan(symbols)
+        size = min(self.settings.symbols_per_connection, ADVANCED_SYMBOLS_PER_CONNECTION)
+        names = {instrument.venue_symbol for instrument in symbols}
+        # A -USDC product may be answered as its -USD twin: on one connection, which of the two is
+        # meant could not be told.
+        twins = [
+            instrument
+            for instrument in symbols
+            if instrument.quote == "USDC" and instrument.venue_symbol[:-1] in names
+        ]
+        others = [instrument for instrument in symbols if instrument not in twins]
+        return [
+            list(group[i : i + size])
+            for group in (others, twins)
+            for i in range(0, len(group), size)
+        ]
 
     def channel(self, symbols: Sequence[Instrument]) -> Channel:
         if self.settings.feed == "advanced":
