@@ -289,6 +289,25 @@ async def test_connection_attempts_keep_within_the_share_of_the_venues_budget(
         assert simulator.counts["attempts"] == 2
 
 
+@pytest.mark.usefixtures("quick_pulse")
+async def test_a_banned_address_does_not_connect_either(ring_prefix: str) -> None:
+    simulator = BinanceUsSimulator(market())
+    async with collecting(simulator, ring_prefix) as collector:
+        await collector.until_live(*SYMBOLS)
+        asked = simulator.counts["rest /api/v3/depth"]
+        simulator.faults.rest_status(418, 60.0)
+        simulator.faults.drop_update("BTC-USD")
+        await collector.venue_until(lambda: simulator.counts["rest /api/v3/depth"] > asked)
+        # The open connection stays, and is still followed.
+        await collector.until_heartbeats(1)
+        assert collector.follower.is_live("ETH-USD")
+        simulator.faults.abort()
+        lost = (BookState.STALE, Reason.DISCONNECTED)
+        await collector.until(lambda: lost in collector.follower.history("ETH-USD"))
+        await collector.until_heartbeats(5)
+        assert simulator.counts["attempts"] == 1
+
+
 async def test_a_symbol_that_is_not_listed_is_named_and_the_others_run(ring_prefix: str) -> None:
     for number, (kind, settings) in enumerate(DIALECTS):
         with capture_logs() as logs:

@@ -48,6 +48,8 @@ class Context:
         self.settings: VenueSettings = venue.settings
         self.clock = RunningClock()
         self.connects = Allowance(venue.limits.connects, self.settings.rate_share)
+        # A banned address that goes on connecting is banned for longer.
+        rest.banned = self.connects.hold
         self._messages = self._message_allowance()
         self.news = asyncio.Event()
         """Set when a book wants a snapshot, or instruments have come."""

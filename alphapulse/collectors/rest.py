@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import NamedTuple
 
@@ -27,7 +27,9 @@ DEFAULT_RETRY_SECONDS = 60.0
 MAX_RETRY_SECONDS = 4 * 24 * 3600.0
 """The longest bans known last three days; a longer one is taken for an error of the venue."""
 
-_RATE_LIMITED = frozenset({418, 429})
+_BANNED = 418
+"""The address is banned; 429 only says that it asks too much."""
+_RATE_LIMITED = frozenset({_BANNED, 429})
 _CHUNK_BYTES = 256 * 1024
 _QUOTED_BYTES = 200
 """How much of an error's body is passed on as the venue's words."""
@@ -65,6 +67,8 @@ class RestClient:
         max_body_bytes: int,
     ) -> None:
         self.allowance = allowance
+        self.banned: Callable[[float], None] = lambda seconds: None
+        """Told for how many seconds the venue has banned this address."""
         self._venue = venue
         self._base = base_url.rstrip("/")
         self._timeout = timeout_seconds
@@ -150,6 +154,8 @@ class RestClient:
     def _left_alone(self, status: int, headers: Mapping[str, str]) -> RateLimited:
         seconds = retry_after_seconds(headers.get("Retry-After"), time.time())
         self.allowance.hold(seconds)
+        if status == _BANNED:
+            self.banned(seconds)
         log.warning(
             "venue asks to be left alone",
             exchange=self._venue,
