@@ -23,7 +23,7 @@ from alphapulse import log as logging_setup
 from alphapulse import metrics
 from alphapulse.backoff import Backoff
 from alphapulse.config import Settings, load
-from alphapulse.errors import AlphaPulseError, ConfigError, RingError, StoreError
+from alphapulse.errors import AlphaPulseError, ConfigError, RingError, RingSpaceError, StoreError
 from alphapulse.log import get_logger
 
 log = get_logger(__name__)
@@ -216,6 +216,10 @@ def run_service(
         metrics.setup(settings.ring.prefix)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, gc_tuned():
             return runner.run(_serve(name, service, settings, supervised))
+    except RingSpaceError as error:
+        # Memory that others use now may be free later.
+        log.error("no room", problem=str(error))  # noqa: TRY400
+        return 1
     except (ConfigError, RingError, StoreError) as error:
         log.error("can't go on", problem=str(error))  # noqa: TRY400
         return GAVE_UP

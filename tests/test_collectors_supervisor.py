@@ -301,23 +301,39 @@ async def test_what_cannot_work_is_not_tried_for_ever(ring_prefix: str) -> None:
             assert "no venue is enabled" in running.output
 
 
+async def by_hand(
+    simulator: KrakenSimulator, prefix: str, ring_bytes: int = 8 << 20
+) -> asyncio.subprocess.Process:
+    """Start one venue's process without a supervisor."""
+    environment = {
+        **os.environ,
+        "ALPHAPULSE__RING__PREFIX": prefix,
+        "ALPHAPULSE__RING__SIZE_BYTES": str(ring_bytes),
+        "ALPHAPULSE__VENUES__KRAKEN__WS_URL": simulator.ws_url,
+    }
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "alphapulse.collectors.daemon",
+        "kraken",
+        env=environment,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def test_a_lack_of_shared_memory_is_nothing_to_give_up_for(ring_prefix: str) -> None:
+    async with KrakenSimulator(Market(SYMBOLS, seed=17)) as simulator:
+        running = Program(await by_hand(simulator, ring_prefix, 1 << 40), ring_prefix)
+        # A supervisor starts it again, however the lack came about.
+        assert await running.end() == 1
+        assert "shared memory" in running.output
+    assert segments(ring_prefix) == []
+
+
 async def test_one_venue_by_hand(ring_prefix: str) -> None:
     simulator = KrakenSimulator(Market(SYMBOLS, seed=17, book_rate=50, levels=30))
     async with simulator:
-        environment = {
-            **os.environ,
-            "ALPHAPULSE__RING__PREFIX": ring_prefix,
-            "ALPHAPULSE__RING__SIZE_BYTES": str(8 << 20),
-            "ALPHAPULSE__VENUES__KRAKEN__WS_URL": simulator.ws_url,
-        }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "alphapulse.collectors.daemon",
-            "kraken",
-            env=environment,
-            stderr=asyncio.subprocess.PIPE,
-        )
+        process = await by_hand(simulator, ring_prefix)
         running = Program(process, ring_prefix)
         try:
             follower = await running.follow("kraken")
