@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -86,7 +85,8 @@ class Link(WSListener):
         self.alive_at = self._clock.now()
         self._pinged_at: float | None = None
         self._pong: asyncio.Future[None] | None = None
-        self._asked_at = self.alive_at
+        self._asked_at: float | None = None
+        self._ask_now = False
         self._times_asked = 0
         self._asking: asyncio.Task[None] | None = None
 
@@ -236,7 +236,7 @@ class Link(WSListener):
             if self.channel.all_or_nothing:
                 # What else the message asked for is refused as well: ask again without it.
                 self._times_asked = 0
-                self._asked_at = -math.inf
+                self._ask_now = True
 
     # Life
 
@@ -312,15 +312,20 @@ class Link(WSListener):
         awaited = self.channel.awaited
         if not awaited:
             self._times_asked = 0
+            self._asked_at = None
             return
+        if self._asked_at is None:
+            self._asked_at = now
         timeout = self._context.settings.acknowledge_timeout_seconds
         pause = timeout * 2 ** min(self._times_asked, MAX_ASK_DOUBLINGS)
-        if self._asking is not None or now - self._asked_at <= pause:
+        overdue = now - self._asked_at > pause
+        if self._asking is not None or not (overdue or self._ask_now):
             return
+        self._ask_now = False
         awaited.difference_update([key for key in awaited if self._brings_a_book(*key)])
         if awaited:
             keys = sorted(awaited)
-            if self._asked_at != -math.inf:
+            if overdue:
                 self._times_asked += 1
                 self._context.complaints.add(
                     "subscriptions not answered",
@@ -342,6 +347,7 @@ class Link(WSListener):
     async def _ask_again(self, keys: Sequence[tuple[str, str]]) -> None:
         try:
             await self.send(self.channel.subscribe(keys, wall_ns()))
+            self._asked_at = self._clock.now()
         except VenueError as error:
             log.debug("asked in vain", exchange=self._context.venue.name, problem=error.problem)
         finally:
@@ -411,7 +417,6 @@ class Link(WSListener):
             if number >= paid:
                 await self._messages.take()
             self._open_transport().send(WSMsgType.TEXT, message)
-            self._asked_at = self._clock.now()
 
     def take_over(self) -> None:
         """Deliver the frames that waited, and from now on each as it comes."""
