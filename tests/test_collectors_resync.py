@@ -22,6 +22,8 @@ from alphapulse.simulators import (
 )
 from tests.collecting import Collecting, collecting
 
+pytestmark = pytest.mark.usefixtures("quick_pulse")
+
 SYMBOLS = ("BTC-USD", "ETH-USD", "SOL-USD")
 DEPTH_PATH = "rest /api/v3/depth"
 
@@ -40,20 +42,20 @@ def undisturbed(collector: Collecting, *symbols: str) -> None:
 
 async def test_a_lost_update_is_found_by_its_checksum_and_mended_alone(ring_prefix: str) -> None:
     simulator = KrakenSimulator(market())
-    async with collecting(simulator, ring_prefix, depth=10) as collector:
+    async with collecting(simulator, ring_prefix, depth=100) as collector:
         await collector.until_live(*SYMBOLS)
         simulator.faults.drop_update("BTC-USD")
         failed = (BookState.INVALID, Reason.CHECKSUM)
         await collector.until(lambda: failed in collector.follower.history("BTC-USD"))
         await collector.until_live("BTC-USD")
-        await collector.until_equal(*SYMBOLS, depth=10)
+        await collector.until_equal(*SYMBOLS, depth=100)
         undisturbed(collector, "ETH-USD", "SOL-USD")
         assert simulator.counts["connections"] == 2
 
 
 async def test_a_wrong_checksum_never_lets_its_delta_out(ring_prefix: str) -> None:
     simulator = KrakenSimulator(market())
-    async with collecting(simulator, ring_prefix, depth=10) as collector:
+    async with collecting(simulator, ring_prefix, depth=100) as collector:
         await collector.until_live(*SYMBOLS)
         failed = (BookState.INVALID, Reason.CHECKSUM)
         history = collector.follower.history
@@ -61,7 +63,7 @@ async def test_a_wrong_checksum_never_lets_its_delta_out(ring_prefix: str) -> No
             await collector.until_live("ETH-USD")
             simulator.faults.corrupt_checksum("ETH-USD")
             await collector.until(partial(_comes_to, history, "ETH-USD", failed, times))
-        await collector.until_equal(*SYMBOLS, depth=10)
+        await collector.until_equal(*SYMBOLS, depth=100)
         undisturbed(collector, "BTC-USD", "SOL-USD")
 
 
@@ -125,7 +127,7 @@ async def test_retry_after_holds_all_symbols_back(ring_prefix: str) -> None:
     async with collecting(simulator, ring_prefix) as collector:
         await collector.until_live(*SYMBOLS)
         asked = simulator.counts[DEPTH_PATH]
-        simulator.faults.rest_status(429, 2.0)
+        simulator.faults.rest_status(429, 1.0)
         simulator.faults.drop_update("BTC-USD")
         await collector.venue_until(lambda: simulator.counts[DEPTH_PATH] > asked)
         refused_at = time.monotonic()
@@ -137,7 +139,7 @@ async def test_retry_after_holds_all_symbols_back(ring_prefix: str) -> None:
         )
         assert simulator.counts[DEPTH_PATH] == asked + 1
         await collector.venue_until(lambda: simulator.counts[DEPTH_PATH] > asked + 1)
-        assert time.monotonic() - refused_at > 1.8
+        assert time.monotonic() - refused_at > 0.9
         await collector.until_equal(*SYMBOLS)
 
 
@@ -175,7 +177,9 @@ async def test_a_refused_symbol_is_alone_and_tried_again(
 
 async def test_a_silent_symbol_is_found_and_the_others_stay(ring_prefix: str) -> None:
     simulator = CoinbaseSimulator(market())
-    async with collecting(simulator, ring_prefix, symbol_silence_seconds=2.5) as collector:
+    async with collecting(
+        simulator, ring_prefix, symbol_silence_seconds=0.8, acknowledge_timeout_seconds=0.5
+    ) as collector:
         await collector.until_live(*SYMBOLS)
         simulator.faults.silence("ETH-USD")
         silent = (BookState.STALE, Reason.SILENT)

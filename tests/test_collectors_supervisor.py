@@ -15,8 +15,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from alphapulse.collectors import daemon
+from alphapulse.collectors.daemon import run_venue
 from alphapulse.config import Settings, VenuesSettings
-from alphapulse.errors import RingNotFound
+from alphapulse.errors import RingBusy, RingNotFound
 from alphapulse.model import BookState, Reason
 from alphapulse.simulators import (
     BinanceUsSimulator,
@@ -146,25 +148,35 @@ def segments(prefix: str) -> list[str]:
     return sorted(path.name for path in Path("/dev/shm").glob(f"{prefix}*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-async def test_a_signal_ends_all_of_it_cleanly(number: int, ring_prefix: str) -> None:
+async def test_all_venues_end_cleanly_together(ring_prefix: str) -> None:
     async with make_simulators() as simulators:
-        settings = settings_of(simulators, ring_prefix)
-        async with program(settings) as running:
-            followers = [await running.follow(one.exchange) for one in simulators]
-            for follower in followers:
-                await follower.until(partial(follower.is_live, *SYMBOLS))
-            children = running.children()
-            assert len(children) == 3
-            running.process.send_signal(number)
-            assert await running.end() == 0
-            await gone(children)
-            assert segments(ring_prefix) == []
-            for follower in followers:
-                follower.read()
-                for symbol in SYMBOLS:
-                    assert follower.states[symbol] == (BookState.STALE, Reason.STOPPED)
-                follower.close()
+        await _ends_by(signal.SIGTERM, simulators, ring_prefix)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+async def test_other_signals_end_it_cleanly_too(number: int, ring_prefix: str) -> None:
+    simulator = KrakenSimulator(Market(SYMBOLS, seed=17, book_rate=50, levels=30))
+    async with simulator:
+        await _ends_by(number, [simulator], ring_prefix)
+
+
+async def _ends_by(number: int, simulators: list[VenueSimulator], prefix: str) -> None:
+    """Send a signal as soon as all books are live; nothing must be left."""
+    async with program(settings_of(simulators, prefix)) as running:
+        followers = [await running.follow(one.exchange) for one in simulators]
+        for follower in followers:
+            await follower.until(partial(follower.is_live, *SYMBOLS))
+        children = running.children()
+        assert len(children) == len(simulators)
+        running.process.send_signal(number)
+        assert await running.end() == 0
+        await gone(children)
+        assert segments(prefix) == []
+        for follower in followers:
+            follower.read()
+            for symbol in SYMBOLS:
+                assert follower.states[symbol] == (BookState.STALE, Reason.STOPPED)
+            follower.close()
 
 
 async def test_children_end_with_a_supervisor_that_is_killed(ring_prefix: str) -> None:
@@ -269,18 +281,23 @@ async def test_all_killed_at_once_a_new_start_takes_the_rings_over(ring_prefix: 
         assert segments(ring_prefix) == []
 
 
-async def test_a_second_start_gives_up_and_names_the_first(ring_prefix: str) -> None:
+async def test_a_second_start_gives_up_and_names_the_first(
+    ring_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(daemon, "HANDOVER_SECONDS", 0.3)
     simulator = KrakenSimulator(Market(SYMBOLS, seed=17, book_rate=50, levels=30))
-    async with simulator, program(settings_of([simulator], ring_prefix)) as first:
-        follower = await first.follow("kraken")
-        await follower.until(partial(follower.is_live, *SYMBOLS))
-        (child,) = first.children()
-        async with program(settings_of([simulator], ring_prefix)) as second:
-            assert await second.end() == 2
-            assert f"is being written by process {child}" in second.output
-        follower.close()
-        first.process.terminate()
-        assert await first.end() == 0
+    async with simulator:
+        settings = settings_of([simulator], ring_prefix)
+        async with program(settings) as first:
+            follower = await first.follow("kraken")
+            await follower.until(partial(follower.is_live, *SYMBOLS))
+            (child,) = first.children()
+            # A ring that can't be had is what a supervised process gives up for.
+            with pytest.raises(RingBusy, match=f"is being written by process {child}"):
+                await run_venue("kraken", settings, stop=asyncio.Event())
+            follower.close()
+            first.process.terminate()
+            assert await first.end() == 0
 
 
 async def test_what_cannot_work_is_not_tried_for_ever(ring_prefix: str) -> None:
