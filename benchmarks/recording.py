@@ -15,6 +15,7 @@ from alphapulse.collectors.events import BookSnapshotEvent, Instruments, VenueEv
 from alphapulse.collectors.venue import RestRequest, Venue
 from alphapulse.model import Instrument
 from alphapulse.simulators import SIMULATORS, Market, VenueSimulator
+from alphapulse.simulators.binance_us import BinanceUsSimulator
 
 SEED = 1
 TRADES_PER_100_000 = 2000.0
@@ -43,6 +44,8 @@ def record(venue: Venue, *, events: int, symbols: int = 3, levels: int = 200) ->
 
 async def _record(venue: Venue, market: Market) -> list[Frame]:
     async with SIMULATORS[venue.name](market, start="manual") as simulator:
+        if isinstance(simulator, BinanceUsSimulator):
+            simulator.weight.limit = 100 * len(market.specs)  # all the snapshots at once
         settings = msgspec.structs.replace(
             venue.settings, ws_url=simulator.ws_url, rest_url=simulator.rest_url
         )
