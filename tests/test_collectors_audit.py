@@ -153,7 +153,7 @@ async def test_a_book_that_missed_an_update_is_found_and_mended(ring_prefix: str
     symbols = ("BTC-USD", "ETH-USD")
     # A slow market, in which no later update mends the level by chance.
     simulator = CoinbaseSimulator(Market(symbols, seed=5, book_rate=40, trade_rate=1, levels=300))
-    async with collecting(simulator, ring_prefix, rest_check_seconds=1.0) as collector:
+    async with collecting(simulator, ring_prefix, rest_check_seconds=0.5) as collector:
         await collector.until_live(*symbols)
         simulator.faults.drop_update("BTC-USD", 30)
         wrong = (BookState.INVALID, Reason.MISMATCH)

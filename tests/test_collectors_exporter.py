@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import structlog
 from structlog.testing import capture_logs
 
 from alphapulse import metrics
 from alphapulse.clock import NO_TIME
+from alphapulse.collectors import exporter
 from alphapulse.collectors.complaints import MOST_KINDS, SHOWN_PER_MINUTE, Complaints
 from alphapulse.collectors.events import BookUpdateEvent
 from alphapulse.collectors.latency import LatencySampler
@@ -22,7 +24,11 @@ def value(name: str, **labels: str) -> float:
     return metrics.sample(name, **labels) or 0.0
 
 
-async def test_what_happens_is_counted_by_symbol(ring_prefix: str) -> None:
+async def test_what_happens_is_counted_by_symbol(
+    ring_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "EXPORT_SECONDS", 0.1)
+
     def counted(name: str, symbol: str, **labels: str) -> float:
         return value(name, exchange="kraken", symbol=symbol, **labels)
 

@@ -41,6 +41,9 @@ DIALECTS: list[tuple[type[VenueSimulator], dict[str, Any]]] = [
     (BinanceUsSimulator, {}),
 ]
 
+UNBOUNDED = BinanceUs.limits._replace(connects=Budget(1000, 1, 1000))
+"""Limits of a venue that bears any number of connections."""
+
 
 def market(rate: float = 200.0) -> Market:
     return Market(SYMBOLS, seed=13, book_rate=rate, trade_rate=20.0, levels=40)
@@ -107,7 +110,7 @@ async def test_silence_in_maintenance_is_no_stall(ring_prefix: str) -> None:
 async def test_a_venue_without_heartbeats_is_probed(ring_prefix: str) -> None:
     simulator = BinanceUsSimulator(market())
     async with collecting(
-        simulator, ring_prefix, silence_seconds=0.3, pong_timeout_seconds=0.8
+        simulator, ring_prefix, silence_seconds=0.3, pong_timeout_seconds=0.4
     ) as collector:
         await collector.until_live(*SYMBOLS)
         simulator.pause()
@@ -151,9 +154,12 @@ async def test_the_venues_pings_are_answered(ring_prefix: str) -> None:
         assert simulator.counts["connections"] == 1
 
 
-async def test_a_rotated_connection_leaves_no_trace(ring_prefix: str) -> None:
+async def test_a_rotated_connection_leaves_no_trace(
+    ring_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BinanceUs, "limits", UNBOUNDED)
     simulator = BinanceUsSimulator(market())
-    async with collecting(simulator, ring_prefix, rotate_seconds=0.5) as collector:
+    async with collecting(simulator, ring_prefix, rotate_seconds=0.2) as collector:
         await collector.until_live(*SYMBOLS)
         await collector.venue_until(lambda: simulator.counts["connections"] >= 5)
         await collector.until_equal(*SYMBOLS)
@@ -181,8 +187,7 @@ async def test_rotations_that_fail_are_tried_again_and_leave_nothing_behind(
         if link._held is not None:
             link.lose(Reason.DISCONNECTED, "at the wrong moment")
 
-    plenty = BinanceUs.limits._replace(connects=Budget(1000, 1, 1000))
-    monkeypatch.setattr(BinanceUs, "limits", plenty)
+    monkeypatch.setattr(BinanceUs, "limits", UNBOUNDED)
     async with collecting(
         simulator, ring_prefix, rotate_seconds=0.05, backoff_first_seconds=0.001
     ) as collector:
@@ -246,12 +251,12 @@ async def test_a_venue_that_refuses_connections_is_not_stormed(ring_prefix: str)
     simulator = KrakenSimulator(market())
     simulator.faults.refuse_connections()
     async with collecting(
-        simulator, ring_prefix, backoff_first_seconds=0.1, backoff_max_seconds=0.4
+        simulator, ring_prefix, backoff_first_seconds=0.05, backoff_max_seconds=0.2
     ) as collector:
         started = time.monotonic()
         await collector.venue_until(lambda: simulator.counts["attempts"] >= 6)
-        # At least 0.05, 0.1, 0.2, 0.2 and 0.2 lie between.
-        assert time.monotonic() - started > 0.5
+        # At least 0.025, 0.05, 0.1, 0.1 and 0.1 lie between.
+        assert time.monotonic() - started > 0.25
         simulator.faults.refuse_connections(False)
         await collector.until_equal(*SYMBOLS, depth=1000)
 
@@ -337,7 +342,7 @@ async def test_asking_too_fast_is_told_and_asked_again(ring_prefix: str) -> None
     simulator = HurriedSimulator(market())
     with capture_logs() as logs:
         async with collecting(
-            simulator, ring_prefix, depth=10, acknowledge_timeout_seconds=0.5
+            simulator, ring_prefix, depth=10, acknowledge_timeout_seconds=0.3
         ) as collector:
             follower = collector.follower
             # Books come first, trades second: too fast.
