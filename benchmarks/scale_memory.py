@@ -92,11 +92,12 @@ def _measure(
 
 def pss_bytes(pid: int | str = "self") -> int:
     """Memory of a process, what it shares divided among those who share it; without the rings."""
-    total, name = 0, ""
+    total, ring = 0, False
     for line in Path(f"/proc/{pid}/smaps").read_text(encoding="utf-8").splitlines():
         if _MAPPING.match(line):
-            name = line.split()[-1]
-        elif line.startswith("Pss:") and "/dev/shm/" not in name:
+            # The name that a ring was made under is gone: " (deleted)" stands behind it.
+            ring = "/dev/shm/" in line
+        elif line.startswith("Pss:") and not ring:
             total += int(line.split()[1]) * 1024
     return total
 
