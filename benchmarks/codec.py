@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter_ns
 from typing import Any
@@ -65,7 +66,7 @@ def _compare(session: Session, name: str, traffic: Traffic) -> list[Row]:
     return rows + session.compare(f"codec/{name}", [Metric("apply", "ns")], apply)
 
 
-class _Codec:
+class _Codec(ABC):
     """A way of writing updates.
 
     Parameters
@@ -76,17 +77,17 @@ class _Codec:
     def __init__(self, values: Sequence[Any]) -> None:
         self.values = values
 
+    @abstractmethod
     def encode_all(self) -> None:
         """Write each update once."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode_all(self) -> None:
         """Read each update once."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mean_bytes(self) -> float:
         """Bytes of an update on average."""
-        raise NotImplementedError
 
     def measure(self, seconds: float) -> Figures:
         """Sizes are always the same; times are means over all updates."""
