@@ -8,7 +8,8 @@ ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.built
-NATIVE := $(wildcard alphapulse/_core/*.pyx alphapulse/_core/*.pxd alphapulse/_core/*.h)
+NATIVE_FOLDERS := alphapulse/_core alphapulse/stream
+NATIVE := $(wildcard $(foreach folder,$(NATIVE_FOLDERS),$(addprefix $(folder)/,*.pyx *.pxd *.h)))
 SOURCES := alphapulse tests tools setup.py $(patsubst %/__main__.py,%,$(wildcard benchmarks/__main__.py))
 TYPED := $(filter-out tools setup.py,$(SOURCES))
 
@@ -47,4 +48,5 @@ sanitize: build
 	$(BIN)/python -m tests.sanitize $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info alphapulse/_core/*.c alphapulse/_core/*.so
+	rm -rf $(VENV) build dist *.egg-info \
+		$(foreach folder,$(NATIVE_FOLDERS),$(folder)/*.c $(folder)/*.so)

@@ -1,20 +1,22 @@
-"""Native modules: every ``alphapulse/_core/*.pyx``; all else is said in pyproject.toml."""
+"""Native modules: every ``.pyx`` of the folders below; all else is said in pyproject.toml."""
 
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-CORE = Path("alphapulse") / "_core"
+PACKAGE = Path("alphapulse")
+FOLDERS = (PACKAGE / "_core", PACKAGE / "stream")
 
 extensions = [
     Extension(
-        f"alphapulse._core.{source.stem}",
+        ".".join(source.with_suffix("").parts),
         [str(source)],
-        depends=[str(header) for header in sorted(CORE.glob("*.h"))],
+        depends=[str(header) for header in sorted(folder.glob("*.h"))],
         extra_compile_args=["-std=gnu11", "-O3"],
     )
-    for source in sorted(CORE.glob("*.pyx"))
+    for folder in FOLDERS
+    for source in sorted(folder.glob("*.pyx"))
 ]
 
 setup(ext_modules=cythonize(extensions))

@@ -95,6 +95,7 @@ class Connection(picows.WSListener):
         """Leave the hub."""
         if self._client is not None:
             self._hub.disconnect(self._client)
+            self._client = None  # each refers to the other
         self._ended(self)
 
     def pause_writing(self) -> None:

@@ -12,7 +12,7 @@ from alphapulse.errors import RequestError
 from alphapulse.model import BookState, Reason
 from alphapulse.model import Channel as GapChannel
 from alphapulse.stream import answers
-from alphapulse.stream.client import Client, Limits, Sink
+from alphapulse.stream.client import Client, Limits, Ready, Sink
 from alphapulse.stream.market import Market, event_item
 from alphapulse.stream.requests import (
     CHANNELS,
@@ -57,7 +57,7 @@ class Hub:
         self.venues: dict[str, Venue] = {}
         self._limits = limits
         self._stage = LevelStage()
-        self._ready: list[Client] = []
+        self._ready: Ready[Client] = Ready()
         self._later = later
         self._scheduled = False
         self._conflations = metrics.STREAM_CONFLATIONS.bind()
@@ -84,7 +84,7 @@ class Hub:
 
     def disconnect(self, client: Client) -> None:
         """A client is gone. May be called again."""
-        client.closed = True
+        client.drop()
         self.clients.pop(client, None)
         self._conflations.inc(client.take_conflations())
         for market in client.markets:
@@ -156,13 +156,8 @@ class Hub:
         self.flush()
 
     def _flush(self) -> None:
-        now_ns = monotonic_ns()
-        ready = self._ready[:]
-        self._ready.clear()
-        for client in ready:
-            client.flush(now_ns)
-            if client.closed:
-                self.disconnect(client)
+        for client in self._ready.flush(monotonic_ns()):
+            self.disconnect(client)
 
     def _subscribe(self, client: Client, request: Subscribe) -> None:
         venues = self._selected(request.exchanges)
@@ -219,9 +214,9 @@ class Hub:
             return
         members = market.traders if channel == "trades" else market.watchers
         if depth is None:
-            members.pop(client, None)
+            members.discard(client)
         else:
-            members[client] = None
+            members.add(client)
 
     def _joined(self, market: Market) -> None:
         """A market is new: whoever subscribed to all, or to it in advance, gets it."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from alphapulse.clock import NO_TIME, monotonic_ns, wall_ns
 from alphapulse.delta import BookView, LevelStage, decode
 from alphapulse.errors import BookError, RecordError
@@ -19,7 +17,7 @@ from alphapulse.model import (
     Trade,
 )
 from alphapulse.shm import RawRecord
-from alphapulse.stream.client import Client, Item, Kind
+from alphapulse.stream.client import Client, Group, Item, Kind
 from alphapulse.stream.frames import text_frame
 from alphapulse.stream.messages import Times, encode_gap, encode_state, encode_trade
 from alphapulse.stream.requests import FULL
@@ -48,8 +46,8 @@ class Market:
     def __init__(self, instrument: Instrument, epoch: int, stage: LevelStage) -> None:
         self.instrument = instrument
         self.epoch = epoch
-        self.traders: dict[Client, None] = {}
-        self.watchers: dict[Client, None] = {}
+        self.traders: Group[Client] = Group()
+        self.watchers: Group[Client] = Group()
         """Clients of the channel ``state``."""
         self.views: dict[int, View] = {}
         """By depth; those that have clients."""
@@ -130,18 +128,22 @@ class Market:
             changes: Changes = self._changes(record) if depth == FULL else ()
             item = view.advance(version, self._times, changes, now_ns)
             if item is not None:
-                for client in view.clients:
-                    client.send_delta(item, view)
+                view.clients.deliver(item)
 
     def trade(self, trade: Trade) -> None:
         """Tell a trade."""
         if self.traders:
-            self._send(self.traders, encode_trade(trade))
+            self.traders.deliver(event_item(encode_trade(trade)))
 
     def gap(self, gap: Gap) -> None:
         """Tell a loss of trades or of the book's updates."""
-        clients = self.traders if gap.channel is Channel.TRADES else self._book_clients()
-        self._send(clients, encode_gap(gap))
+        item = event_item(encode_gap(gap))
+        if gap.channel is Channel.TRADES:
+            self.traders.deliver(item)
+            return
+        for view in self.views.values():
+            view.clients.deliver(item)
+        self._send_others(item)
 
     def ring_state(self, state: StateChange) -> None:
         """Take a state record; that a book is live is told with or after its snapshot."""
@@ -184,22 +186,22 @@ class Market:
         if view is None:
             view = View(depth, self._book, self.instrument, self.epoch, self._times)
             self.views[depth] = view
-        view.clients[client] = None
+        view.clients.add(client)
         if self.live:
             client.owe(view, Reason.SUBSCRIBED)
         return view
 
     def unwatch(self, client: Client, view: View) -> None:
         """Take a client's book subscription back."""
-        view.clients.pop(client, None)
+        view.clients.discard(client)
         client.forget(view)
         if not view.clients:
             self.views.pop(view.depth, None)
 
     def leave(self, client: Client) -> None:
         """Forget a client."""
-        self.traders.pop(client, None)
-        self.watchers.pop(client, None)
+        self.traders.discard(client)
+        self.watchers.discard(client)
         view = client.views.pop(self, None)
         if view is not None:
             self.unwatch(client, view)
@@ -212,15 +214,15 @@ class Market:
         """Owe all subscribers the whole book."""
         for view in self.views.values():
             view.reset(self._book, self.instrument, self.epoch, self._times)
-            for client in view.clients:
-                client.owe(view, reason)
+            view.clients.owe(view, reason)
 
     def _tell(self, state: StateChange) -> None:
         self.state = state
         live = state.state is BookState.LIVE
         item = self.state_item()
-        for client in self._book_clients():
-            client.send_state(item, client.views.get(self), live)
+        for view in self.views.values():
+            view.clients.tell(item, view, live)
+        self._send_others(item)
 
     def _state(self, state: BookState, reason: Reason, sequence: int) -> StateChange:
         """A state that no record tells, as of now."""
@@ -248,15 +250,8 @@ class Market:
         assert isinstance(event, BookDelta), "the book has applied it as a delta"
         return event.changes
 
-    def _book_clients(self) -> Iterator[Client]:
-        """Each client of the book or its state, once."""
-        yield from self.watchers
-        for view in self.views.values():
-            for client in view.clients:
-                if client not in self.watchers:
-                    yield client
-
-    def _send(self, clients: Iterator[Client] | dict[Client, None], text: str) -> None:
-        item = event_item(text)
-        for client in clients:
-            client.send(item)
+    def _send_others(self, item: Item) -> None:
+        """Send to the clients of the state that aren't subscribed to the book."""
+        for client in self.watchers:
+            if not any(client in view.clients for view in self.views.values()):
+                client.send(item)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from alphapulse.delta import BookView, TopView
 from alphapulse.model import Instrument, Reason
-from alphapulse.stream.client import Item, Kind
+from alphapulse.stream.client import Group, Item, Kind
 from alphapulse.stream.frames import text_frame
 from alphapulse.stream.messages import Times, encode_changes, encode_parts, snapshot_head
 from alphapulse.stream.requests import FULL
 
 if TYPE_CHECKING:
+    from alphapulse.stream._fanout import Outbox
     from alphapulse.stream.client import Client
 
 Changes = Iterable[tuple[int, int, int, int]]
@@ -38,7 +39,7 @@ class View:
         self, depth: int, book: BookView, instrument: Instrument, epoch: int, times: Times
     ) -> None:
         self.depth = depth
-        self.clients: dict[Client, None] = {}
+        self.clients: Group[Client] = Group()
         self._top = None if depth == FULL else TopView(depth)
         self.reset(book, instrument, epoch, times)
 
@@ -53,7 +54,7 @@ class View:
         if self._top is not None:
             self._top.load(book.book)
 
-    def serves(self, client: Client) -> bool:
+    def serves(self, client: Outbox) -> bool:
         """Whether the client is subscribed to this view."""
         return client in self.clients
 

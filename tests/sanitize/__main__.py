@@ -1,7 +1,7 @@
 """Run the native modules' tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 
 ``python -m tests.sanitize [pytest arguments]`` builds the modules into a temporary folder, proves
-on two deliberate errors that the sanitizers catch them, runs ``tests/test_core_*.py`` there, then
+on two deliberate errors that the sanitizers catch them, runs the native modules' tests there, then
 the ring's loops in two threads under ThreadSanitizer. Any finding makes the exit status nonzero.
 Needs gcc with its sanitizer libraries.
 """
@@ -22,6 +22,7 @@ from tests.support import ROOT
 COMPILER = "gcc"
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g"
 SOURCES = ("alphapulse", "tests", "setup.py", "pyproject.toml", "README.md", "LICENSE")
+TESTS = ("test_core_*.py", "test_stream_fanout.py")
 BUILT = shutil.ignore_patterns("*.so", "*.c", "__pycache__", "*.egg-info")
 
 
@@ -99,7 +100,8 @@ def main() -> None:
         folder = Path(name)
         build(folder)
         prove(folder)
-        tests = [f"tests/{path.name}" for path in sorted((ROOT / "tests").glob("test_core_*.py"))]
+        found = (path for pattern in TESTS for path in (ROOT / "tests").glob(pattern))
+        tests = sorted(f"tests/{path.name}" for path in found)
         done = sanitized(
             folder, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests, *sys.argv[1:]
         )

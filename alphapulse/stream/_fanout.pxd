@@ -1,0 +1,66 @@
+"""Declarations of the fan-out's native core."""
+
+from cpython.object cimport PyObject
+
+
+cdef struct Seat:
+    PyObject* group  # not owned: a group takes its members' seats along when it ends
+    Py_ssize_t place  # in the group's array
+
+
+cdef class Item:
+    cdef readonly bytes frame
+    cdef readonly int kind
+    cdef readonly object view
+    cdef readonly long long at_ns
+
+
+cdef class Ready:
+    cdef PyObject** _listed  # owned references
+    cdef PyObject** _spare
+    cdef Py_ssize_t _count, _room, _spare_room
+    cdef char* _scratch
+
+    cdef int _add(self, Outbox outbox) except -1
+
+
+cdef class Outbox:
+    cdef readonly object sink
+    cdef public bint closed
+    cdef object __weakref__
+    cdef Ready _ready
+    cdef PyObject** _items  # circular, owned references
+    cdef Py_ssize_t _first, _count, _room
+    cdef Py_ssize_t _bytes, _limit, _paid_bytes
+    cdef Py_ssize_t _deltas
+    cdef long long _behind_ns, _moved_ns
+    cdef int _fd, _conflations
+    cdef bint _is_listed
+    cdef dict _owed, _held  # None while empty
+    cdef Seat* _seats  # hash table with linear probing
+    cdef Py_ssize_t _seated, _seats_room
+
+    cdef int _push(self, Item item) except -1
+    cdef int _append(self, Item item) except -1
+    cdef int _pop(self) except -1
+    cdef int _clear(self) except -1
+    cdef int _list(self) except -1
+    cdef int _drain(self, long long now_ns) except -1
+    cdef int _write(self, long long now_ns) except -1
+    cdef int _transmit(self, long long now_ns) except -1
+    cdef int _relieve(self, long long now_ns) except -1
+    cdef int _conflate(self) except -1
+    cdef int _turn(self, long long now_ns) except -1
+    cdef bint _pay(self) except -1
+    cdef long long _oldest_ns(self, long long now_ns) except? -1
+    cdef Py_ssize_t _seat(self, PyObject* group) noexcept
+    cdef int _sit(self, PyObject* group, Py_ssize_t place) except -1
+    cdef int _put(self, Seat seat) noexcept
+    cdef int _rise(self, Py_ssize_t at) noexcept
+
+
+cdef class Group:
+    cdef PyObject** _members  # owned references
+    cdef Py_ssize_t _count, _room
+
+    cdef int _resize(self, Py_ssize_t room) except -1

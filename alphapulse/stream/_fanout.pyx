@@ -1,0 +1,590 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""Many clients' queues of shared frames, and the loops over them.
+
+A frame is delivered to a group by one loop, which appends a pointer to each member's queue; what
+is due to a client then goes out in one ``send``, straight to the socket while its transport holds
+nothing back. What waits for a slow client is dropped here too, by the rules of `Outbox`.
+
+Nothing here is safe for use by several threads at a time.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport uintptr_t
+from libc.string cimport memcpy, memset
+
+from alphapulse.model import Reason
+
+cdef extern from "<sys/types.h>" nogil:
+    ctypedef long ssize_t
+
+cdef extern from "<sys/socket.h>" nogil:
+    int MSG_DONTWAIT, MSG_NOSIGNAL
+    ssize_t socket_send "send"(int fd, const void* data, size_t size, int flags)
+
+cdef enum:
+    _WRITE_BYTES = 262144
+    _SMALL_ROOM = 16
+    _KEPT_ROOM = 256
+    _DELTA = 1
+    _SNAPSHOT = 2
+
+WRITE_BYTES = _WRITE_BYTES
+"""About how much goes out in one write."""
+
+POLICY_VIOLATION = 1008
+"""Close code of RFC 6455, section 7.4.1."""
+
+BEHIND = "too far behind"
+
+cdef object _LAPPED = Reason.LAPPED
+
+
+cdef class Item:
+    """A frame, shared by all clients that get it.
+
+    Parameters
+    ----------
+    frame : a whole WebSocket frame
+    kind : what may happen to it while it waits
+    view : the book view of a delta or snapshot
+    at_ns : monotonic time at which it was made
+    """
+
+    def __init__(self, bytes frame not None, int kind, object view, long long at_ns):
+        self.frame = frame
+        self.kind = kind
+        self.view = view
+        self.at_ns = at_ns
+
+
+cdef class Ready:
+    """The clients that have something to send."""
+
+    def __cinit__(self):
+        self._scratch = <char*>PyMem_Malloc(_WRITE_BYTES)
+        if self._scratch == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        for i in range(self._count):
+            Py_DECREF(<object>self._listed[i])
+        PyMem_Free(self._listed)
+        PyMem_Free(self._spare)
+        PyMem_Free(self._scratch)
+
+    def __len__(self):
+        return self._count
+
+    def flush(self, long long now_ns):
+        """Give each client its turn, once; those that close in it are returned.
+
+        Clients that become ready meanwhile are so for the next call.
+        """
+        cdef PyObject** turn = self._listed
+        cdef Py_ssize_t room = self._room, count = self._count, i = 0
+        cdef Outbox outbox
+        cdef list closed = []
+        self._listed, self._room, self._count = self._spare, self._spare_room, 0
+        self._spare, self._spare_room = NULL, 0
+        try:
+            while i < count:
+                outbox = <Outbox>turn[i]
+                i += 1
+                Py_DECREF(outbox)
+                outbox._turn(now_ns)
+                if outbox.closed:
+                    closed.append(outbox)
+        finally:
+            while i < count:
+                outbox = <Outbox>turn[i]
+                i += 1
+                Py_DECREF(outbox)
+                self._add(outbox)
+            if self._spare == NULL:
+                self._spare, self._spare_room = turn, room
+            else:
+                PyMem_Free(turn)
+        return closed
+
+    cdef int _add(self, Outbox outbox) except -1:
+        cdef PyObject** larger
+        cdef Py_ssize_t room
+        if self._count == self._room:
+            room = max(2 * self._room, 64)
+            larger = <PyObject**>PyMem_Realloc(self._listed, room * sizeof(PyObject*))
+            if larger == NULL:
+                raise MemoryError
+            self._listed, self._room = larger, room
+        Py_INCREF(outbox)
+        self._listed[self._count] = <PyObject*>outbox
+        self._count += 1
+        return 0
+
+
+cdef class Outbox:
+    """What waits for one client, and what becomes of it when the client is slow.
+
+    Parameters
+    ----------
+    sink : the client's connection
+    queue_bytes : events and deltas that may wait; a snapshot, of which one waits at a time, comes
+        on top
+    behind_ns : how long anything may wait; deltas are dropped after half of it
+    ready : this client adds itself when it has something to send
+    now_ns : monotonic time
+    """
+
+    def __init__(
+        self, sink, Py_ssize_t queue_bytes, long long behind_ns, Ready ready not None,
+        long long now_ns,
+    ):
+        self.sink = sink
+        self._limit = queue_bytes
+        self._behind_ns = behind_ns
+        self._ready = ready
+        self._moved_ns = now_ns
+        self._fd = -1
+
+    def __dealloc__(self):
+        cdef Py_ssize_t i
+        for i in range(self._count):
+            Py_DECREF(<object>self._items[(self._first + i) & (self._room - 1)])
+        PyMem_Free(self._items)
+        PyMem_Free(self._seats)
+
+    @property
+    def waiting_bytes(self):
+        """Bytes of events and deltas that wait."""
+        return self._bytes
+
+    def use_socket(self, int fd):
+        """Write straight to a socket; the sink only gets what the socket doesn't take.
+
+        Parameters
+        ----------
+        fd : of a stream socket whose every other writer writes through the sink's transport; -1
+            to write through the sink again, which must be done before the socket is closed
+        """
+        self._fd = fd
+
+    def send(self, Item item not None):
+        """Queue a frame; it goes out with the next flush."""
+        self._push(item)
+
+    def send_delta(self, Item item not None, view):
+        """Queue a delta, unless a snapshot to come includes it."""
+        if self._owed is None or view not in self._owed:
+            self._push(item)
+
+    def send_state(self, Item item not None, view, bint live):
+        """Queue a book's new state; that it is live waits for the snapshot that makes it so."""
+        if view is not None:
+            if live and self._owed is not None and view in self._owed:
+                if self._held is None:
+                    self._held = {}
+                self._held[view] = item
+                return
+            if not live:
+                self.forget(view)
+        self._push(item)
+
+    def owe(self, view, reason):
+        """Send a snapshot of a live book as soon as the connection takes it."""
+        if not self.closed:
+            if self._owed is None:
+                self._owed = {}
+            self._owed.setdefault(view, reason)
+            self._list()
+
+    def forget(self, view):
+        """Owe no snapshot of a book that isn't live any more or not wanted."""
+        if self._owed is not None:
+            self._owed.pop(view, None)
+            if not self._owed:
+                self._owed = None
+        if self._held is not None:
+            self._held.pop(view, None)
+            if not self._held:
+                self._held = None
+
+    def flush(self, long long now_ns):
+        """Hand over to the connection as much as it takes.
+
+        Of snapshots that are owed, which take time to make, about one write's worth: the client
+        then is ready for another flush, and others have their turn in between.
+        """
+        self._turn(now_ns)
+
+    def resume(self, long long now_ns):
+        """The connection takes data again; what waits goes out with the next flush."""
+        self._moved_ns = now_ns
+        self._list()
+
+    def check(self, long long now_ns):
+        """Conflate or close the client if it has been behind for too long."""
+        cdef long long age_ns
+        if self.closed or not self.sink.paused:
+            return
+        age_ns = now_ns - self._oldest_ns(now_ns)
+        if self._deltas and age_ns > self._behind_ns // 2:
+            self._conflate()
+            age_ns = now_ns - self._oldest_ns(now_ns)
+        if max(age_ns, now_ns - self._moved_ns) > self._behind_ns:
+            self.close(POLICY_VIOLATION, BEHIND)
+
+    def take_conflations(self):
+        """Books whose pending deltas were replaced by a snapshot since the last call."""
+        count = self._conflations
+        self._conflations = 0
+        return count
+
+    def close(self, int code, str reason not None):
+        """Drop what waits and end the connection."""
+        if not self.closed:
+            self.drop()
+            self.sink.close(code, reason)
+
+    def drop(self):
+        """Drop what waits; nothing is sent any more."""
+        self.closed = True
+        self._fd = -1
+        self._clear()
+        self._owed = None
+        self._held = None
+
+    cdef int _push(self, Item item) except -1:
+        cdef Py_ssize_t size
+        if self.closed or self._bytes > self._limit:
+            return 0
+        self._append(item)
+        if self._bytes > self._limit:
+            self._relieve(item.at_ns)
+        if not self._is_listed:
+            self._list()
+        return 0
+
+    cdef int _append(self, Item item) except -1:
+        cdef PyObject** larger
+        cdef Py_ssize_t room, before
+        if self._count == self._room:
+            room = max(2 * self._room, _SMALL_ROOM)
+            larger = <PyObject**>PyMem_Malloc(room * sizeof(PyObject*))
+            if larger == NULL:
+                raise MemoryError
+            before = self._room - self._first
+            if self._count:
+                memcpy(larger, self._items + self._first, before * sizeof(PyObject*))
+                memcpy(larger + before, self._items, self._first * sizeof(PyObject*))
+            PyMem_Free(self._items)
+            self._items, self._room, self._first = larger, room, 0
+        Py_INCREF(item)
+        self._items[(self._first + self._count) & (self._room - 1)] = <PyObject*>item
+        self._count += 1
+        if item.kind != _SNAPSHOT:
+            self._bytes += PyBytes_GET_SIZE(item.frame)
+            if item.kind == _DELTA:
+                self._deltas += 1
+        return 0
+
+    cdef int _pop(self) except -1:
+        """Forget the first of the queue."""
+        cdef Item item = <Item>self._items[self._first]
+        self._first = (self._first + 1) & (self._room - 1)
+        self._count -= 1
+        if item.kind != _SNAPSHOT:
+            self._bytes -= PyBytes_GET_SIZE(item.frame)
+            if item.kind == _DELTA:
+                self._deltas -= 1
+        Py_DECREF(item)
+        return 0
+
+    cdef int _clear(self) except -1:
+        while self._count:
+            self._pop()
+        PyMem_Free(self._items)
+        self._items, self._room, self._first = NULL, 0, 0
+        return 0
+
+    cdef int _list(self) except -1:
+        if not self._is_listed:
+            self._ready._add(self)
+            self._is_listed = True
+        return 0
+
+    cdef int _turn(self, long long now_ns) except -1:
+        self._is_listed = False
+        if self._bytes > self._limit:
+            self.close(POLICY_VIOLATION, BEHIND)
+        return self._drain(now_ns)
+
+    cdef int _drain(self, long long now_ns) except -1:
+        self._paid_bytes = 0
+        while not self.closed and (self._count or self._owed is not None) and not self.sink.paused:
+            if self._count == 0 and not self._pay():
+                break
+            if self._fd >= 0:
+                self._transmit(now_ns)
+            else:
+                self._write(now_ns)
+        if self._owed is not None and not self.sink.paused:
+            self._list()
+        if self._count == 0 and self._room > _KEPT_ROOM:
+            self._clear()
+        return 0
+
+    cdef int _write(self, long long now_ns) except -1:
+        """Hand one write's worth to the sink."""
+        cdef Py_ssize_t size = 0
+        cdef list frames = []
+        cdef Item item
+        while size < _WRITE_BYTES and (self._count or self._pay()):
+            item = <Item>self._items[self._first]
+            frames.append(item.frame)
+            size += PyBytes_GET_SIZE(item.frame)
+            self._pop()
+        self._moved_ns = now_ns
+        self.sink.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        return 0
+
+    cdef int _transmit(self, long long now_ns) except -1:
+        """Send one write's worth; the sink gets the rest of the frame that was begun last.
+
+        Frames that weren't begun stay in the queue, where they can be conflated.
+        """
+        cdef char* data = self._ready._scratch
+        cdef Py_ssize_t used = 0, count = 0, size
+        cdef ssize_t sent
+        cdef Item item
+        while count < self._count or self._pay():
+            item = <Item>self._items[(self._first + count) & (self._room - 1)]
+            size = PyBytes_GET_SIZE(item.frame)
+            if used + size > _WRITE_BYTES:
+                if used == 0:
+                    data = PyBytes_AS_STRING(item.frame)
+                    used = size
+                break
+            memcpy(data + used, PyBytes_AS_STRING(item.frame), size)
+            used += size
+            count += 1
+        sent = socket_send(self._fd, data, used, MSG_DONTWAIT | MSG_NOSIGNAL)
+        if sent > 0:
+            self._moved_ns = now_ns
+        used -= max(sent, 0)
+        while self._count:
+            item = <Item>self._items[self._first]
+            size = PyBytes_GET_SIZE(item.frame)
+            if sent < size:
+                break
+            sent -= size
+            self._pop()
+        if used:
+            # The sink's transport tells when there is room again, or that the socket is dead.
+            self._pop()
+            self.sink.write(item.frame[sent:] if sent > 0 else item.frame)
+        return 0
+
+    cdef int _relieve(self, long long now_ns) except -1:
+        """Make room; where deltas aren't what fills the queue, the next flush closes the client."""
+        if not self.sink.paused:
+            self._drain(now_ns)
+        if self._bytes > self._limit:
+            self._conflate()
+        return 0
+
+    cdef bint _pay(self) except -1:
+        """Queue the snapshot that has been owed for longest; False if none is, or for this time."""
+        cdef Item item
+        if self._owed is None or self._paid_bytes >= _WRITE_BYTES:
+            return False
+        view = next(iter(self._owed))
+        reason = self._owed.pop(view)
+        if not self._owed:
+            self._owed = None
+        for item in view.snapshot(reason):
+            self._paid_bytes += PyBytes_GET_SIZE(item.frame)
+            self._append(item)
+        if self._held is not None and view in self._held:
+            self._append(<Item?>self._held.pop(view))
+        return True
+
+    cdef int _conflate(self) except -1:
+        """Drop the pending deltas and owe their books a snapshot each."""
+        cdef Py_ssize_t i, kept = 0, mask = self._room - 1
+        cdef Item item
+        for i in range(self._count):
+            item = <Item>self._items[(self._first + i) & mask]
+            if item.kind == _DELTA:
+                self._bytes -= PyBytes_GET_SIZE(item.frame)
+                if self._owed is None:
+                    self._owed = {}
+                if item.view not in self._owed and item.view.serves(self):
+                    self._owed[item.view] = _LAPPED
+                    self._conflations += 1
+                Py_DECREF(item)
+            else:
+                self._items[(self._first + kept) & mask] = <PyObject*>item
+                kept += 1
+        self._count = kept
+        self._deltas = 0
+        if not self._owed:
+            self._owed = None
+        return 0
+
+    cdef long long _oldest_ns(self, long long now_ns) except? -1:
+        """When the oldest of the waiting events and deltas was made."""
+        cdef Py_ssize_t i
+        cdef Item item
+        for i in range(self._count):
+            item = <Item>self._items[(self._first + i) & (self._room - 1)]
+            if item.kind != _SNAPSHOT:
+                return item.at_ns
+        return now_ns
+
+    cdef Py_ssize_t _seat(self, PyObject* group) noexcept:
+        """Index of a group's entry, or -1."""
+        cdef Py_ssize_t mask = self._seats_room - 1, at
+        if self._seats_room == 0:
+            return -1
+        at = _hash(group) & mask
+        while self._seats[at].group != NULL:
+            if self._seats[at].group == group:
+                return at
+            at = (at + 1) & mask
+        return -1
+
+    cdef int _sit(self, PyObject* group, Py_ssize_t place) except -1:
+        """Remember a place in a group where there was none."""
+        cdef Seat* before = self._seats
+        cdef Seat* larger
+        cdef Py_ssize_t room = self._seats_room, i
+        if 4 * (self._seated + 1) > 3 * room:
+            larger = <Seat*>PyMem_Malloc(max(2 * room, 8) * sizeof(Seat))
+            if larger == NULL:
+                raise MemoryError
+            self._seats_room = max(2 * room, 8)
+            memset(larger, 0, self._seats_room * sizeof(Seat))
+            self._seats = larger
+            for i in range(room):
+                if before[i].group != NULL:
+                    self._put(before[i])
+            PyMem_Free(before)
+        self._put(Seat(group, place))
+        self._seated += 1
+        return 0
+
+    cdef int _put(self, Seat seat) noexcept:
+        cdef Py_ssize_t mask = self._seats_room - 1
+        cdef Py_ssize_t at = _hash(seat.group) & mask
+        while self._seats[at].group != NULL:
+            at = (at + 1) & mask
+        self._seats[at] = seat
+        return 0
+
+    cdef int _rise(self, Py_ssize_t at) noexcept:
+        """Forget the entry at an index; those that it has pushed on move up."""
+        cdef Py_ssize_t mask = self._seats_room - 1, hole = at, wanted
+        while True:
+            at = (at + 1) & mask
+            if self._seats[at].group == NULL:
+                break
+            wanted = _hash(self._seats[at].group) & mask
+            if ((at - wanted) & mask) >= ((at - hole) & mask):
+                self._seats[hole] = self._seats[at]
+                hole = at
+        self._seats[hole].group = NULL
+        self._seated -= 1
+        return 0
+
+
+cdef inline Py_ssize_t _hash(PyObject* group) noexcept:
+    return <Py_ssize_t>((<uintptr_t>group >> 4) * <uintptr_t>0x9E3779B97F4A7C15 >> 20)
+
+
+cdef class Group:
+    """Clients that get the same frames."""
+
+    def __dealloc__(self):
+        cdef PyObject* group = <PyObject*>self
+        cdef Outbox outbox
+        while self._count:
+            self._count -= 1
+            outbox = <Outbox>self._members[self._count]
+            outbox._rise(outbox._seat(group))
+            Py_DECREF(outbox)
+        PyMem_Free(self._members)
+
+    def __len__(self):
+        return self._count
+
+    def __contains__(self, Outbox outbox not None):
+        return outbox._seat(<PyObject*>self) >= 0
+
+    def __iter__(self):
+        cdef Py_ssize_t i
+        return iter([<object>self._members[i] for i in range(self._count)])
+
+    def add(self, Outbox outbox not None):
+        """Make a client a member, if it isn't one."""
+        cdef PyObject* group = <PyObject*>self
+        if outbox._seat(group) >= 0:
+            return
+        if self._count == self._room:
+            self._resize(max(2 * self._room, 4))
+        outbox._sit(group, self._count)
+        Py_INCREF(outbox)
+        self._members[self._count] = <PyObject*>outbox
+        self._count += 1
+
+    def discard(self, Outbox outbox not None):
+        """Take a client out, if it is a member; the order of the others may change."""
+        cdef PyObject* group = <PyObject*>self
+        cdef Py_ssize_t at = outbox._seat(group), place
+        cdef Outbox last
+        if at < 0:
+            return
+        place = outbox._seats[at].place
+        outbox._rise(at)
+        self._count -= 1
+        if place != self._count:
+            last = <Outbox>self._members[self._count]
+            self._members[place] = <PyObject*>last
+            last._seats[last._seat(group)].place = place
+        Py_DECREF(outbox)
+        if self._room > 8 and 4 * self._count < self._room:
+            self._resize(self._room // 2)
+
+    def deliver(self, Item item not None):
+        """Queue a frame for each member; a delta not for those whom a snapshot is owed."""
+        cdef Py_ssize_t i = self._count
+        cdef bint delta = item.kind == _DELTA
+        cdef Outbox outbox
+        while i > 0:
+            i -= 1
+            outbox = <Outbox>self._members[i]
+            if delta and outbox._owed is not None and item.view in outbox._owed:
+                continue
+            outbox._push(item)
+
+    def owe(self, view, reason):
+        """Owe each member a snapshot."""
+        cdef Py_ssize_t i
+        for i in range(self._count):
+            (<Outbox>self._members[i]).owe(view, reason)
+
+    def tell(self, Item item not None, view, bint live):
+        """Queue a book's new state for each member of its view, as `Outbox.send_state` does."""
+        cdef Py_ssize_t i = self._count
+        while i > 0:
+            i -= 1
+            (<Outbox>self._members[i]).send_state(item, view, live)
+
+    cdef int _resize(self, Py_ssize_t room) except -1:
+        cdef PyObject** moved = <PyObject**>PyMem_Realloc(self._members, room * sizeof(PyObject*))
+        if moved == NULL:
+            raise MemoryError
+        self._members, self._room = moved, room
+        return 0
