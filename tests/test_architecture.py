@@ -22,6 +22,8 @@ COMMON = {
 }
 SHARED = {"history", "repository"}
 """What store, api and client have to agree on without importing each other."""
+ARBITRAGE = {"arbitrage"}
+"""A pure engine, for all that have books."""
 MIDDLE = {"delta", "shm"}
 PARTS = {"api", "stream", "store", "client", "capture", "simulators", "collectors"}
 
@@ -34,11 +36,11 @@ MAY_IMPORT = {
     "collectors": COMMON | MIDDLE | {"capture"},
     "simulators": COMMON | MIDDLE | {"capture"},
     "store": COMMON | SHARED | MIDDLE,
-    "stream": COMMON | MIDDLE,
-    "api": COMMON | SHARED | MIDDLE,
-    "client": COMMON | SHARED | MIDDLE,
-    "cli": COMMON | SHARED | MIDDLE | PARTS,
-    **dict.fromkeys(COMMON, COMMON),
+    "stream": COMMON | ARBITRAGE | MIDDLE,
+    "api": COMMON | SHARED | ARBITRAGE | MIDDLE,
+    "client": COMMON | SHARED | ARBITRAGE | MIDDLE,
+    "cli": COMMON | SHARED | ARBITRAGE | MIDDLE | PARTS,
+    **dict.fromkeys(COMMON | ARBITRAGE, COMMON),
     **dict.fromkeys(SHARED, COMMON | SHARED),
 }
 """What a part of the package may import besides itself; ``""`` is ``alphapulse/__init__.py``."""
@@ -170,6 +172,9 @@ def test_imports_keep_their_direction() -> None:
         ),
         ("api/a.py", "from tests.support import ROOT", "the package never imports tests"),
         ("bus/a.py", "", "bus/a.py:1: bus is no part of the design"),
+        ("arbitrage/a.py", "from alphapulse.shm import x", "arbitrage may not import shm"),
+        ("arbitrage/a.py", "from alphapulse.config import x", None),
+        ("collectors/a.py", "from alphapulse import arbitrage", "collectors may not import arb"),
         ("__init__.py", "from alphapulse.shm import x", "__init__.py may not import shm"),
         ("api/a.py", "from alphapulse import Trade, __version__", None),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import re
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,15 @@ def test_values_from_the_environment() -> None:
     assert list(settings.venues.enabled()) == ["coinbase", "kraken"]
 
 
+def test_basis_points_are_exact() -> None:
+    file = write("[arbitrage]\nmin_bps = 0.1\n[arbitrage.fees_bps]\nkraken = 26\ncoinbase = 2.5\n")
+    environ = {"ALPHAPULSE__ARBITRAGE__FEES_BPS__BINANCE_US": "1e1"}
+    arbitrage = config.load(file, environ).arbitrage
+    assert str(arbitrage.min_bps) == "0.1"
+    fees = arbitrage.fees_bps
+    assert (str(fees.kraken), str(fees.coinbase), str(fees.binance_us)) == ("26", "2.5", "10")
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [("0", 0), ("65536", 65536), ("64MiB", 2**26), ("64 mib", 2**26), ("2KB", 2000), ("1G", None)],
@@ -143,7 +153,7 @@ def test_coinbase_address_follows_the_feed_unless_given() -> None:
         ("[venue.kraken]\ndepth = 1", "venue: unknown setting (FILE); did you mean venues?"),
         ("[venues.krakken]\ndepth = 10", "(FILE); did you mean venues.kraken?"),
         ("[venues.coinbase]\ndepth = 10", "did you mean venues.kraken.depth?"),
-        ("zzz = 1", "zzz: unknown setting (FILE); the sections are api, log, metrics, ring, "),
+        ("zzz = 1", "zzz: unknown setting (FILE); the sections are api, arbitrage, arbitrage.fees_bps, log, "),
         ("ring = 5", "ring: is a table, not 5; write [ring] (FILE)"),
     ],
 )
@@ -185,6 +195,12 @@ def test_unknown_overrides_are_refused_by_name() -> None:
         ("[venues.kraken]\nws_url = 'http://x'", "expected an address like wss://host/path"),
         ("[venues.kraken]\nchannels = ['trade']", "each one of 'orderbook', 'trades'"),
         ("[venues.coinbase]\nfeed = 'full'", "expected one of 'exchange', 'advanced'"),
+        ("[arbitrage]\nmin_bps = -1", "arbitrage.min_bps: -1 can't be used (out of range)"),
+        ("[arbitrage]\nmin_bps = nan", "expected a number of basis points from 0 to 9999"),
+        ("[arbitrage]\nmin_bps = 0.0000001", "min_bps: 1e-07 can't be used (7 decimal places)"),
+        ("[arbitrage]\nmin_bps = true", "arbitrage.min_bps: True can't be used"),
+        ("[arbitrage.fees_bps]\nkraken = 10000", "arbitrage.fees_bps.kraken: 10000 can't be"),
+        ("[arbitrage.fees_bps]\nkrakn = 1", "did you mean arbitrage.fees_bps.kraken?"),
         ("[log]\nlevel = 'loud'", "expected one of 'debug', 'info', 'warning', 'error'"),
         ("[log]\njson = 1", "log.json: 1 can't be used; expected true or false"),
     ],
@@ -285,6 +301,8 @@ def test_the_manual_lists_every_setting_with_its_default() -> None:
         value = list(item.value) if isinstance(item.value, tuple) else item.value
         common = re.sub(r"^venues\.\w+\.", "venues.*.", item.key)
         row = item.key if item.key in rows else common
+        if isinstance(value, Decimal):
+            value = int(value) if value == int(value) else float(value)
         assert rows.get(row) == json.dumps(value), item.key
         used.add(row)
     assert used == set(rows), "the manual lists a setting that doesn't exist"

@@ -14,6 +14,8 @@ from alphapulse.collectors.registry import make_venue
 from alphapulse.config import Described, describe, load, refuse_exposure
 from alphapulse.errors import ConfigError
 
+_ENCODE = msgspec.json.Encoder(decimal_format="number").encode
+
 
 def command(
     config: ConfigFile = None,
@@ -39,7 +41,7 @@ def command(
     shown = [entry for entry in described if not changed or entry.origin != "default"]
     if json:
         for entry in shown:
-            print(msgspec.json.encode(entry._asdict()).decode())
+            print(_ENCODE(entry._asdict()).decode())
     else:
         Console(soft_wrap=True).print(_table(shown))
 

@@ -7,8 +7,10 @@ keys are listed in docs/configuration.md.
 from alphapulse.config.loading import SHORT_VARIABLES, Described, describe, load, setting_keys
 from alphapulse.config.sections import (
     ApiSettings,
+    ArbitrageSettings,
     BinanceUsSettings,
     CoinbaseSettings,
+    FeesSettings,
     KrakenSettings,
     LogSettings,
     MetricsSettings,
@@ -25,9 +27,11 @@ from alphapulse.config.servers import is_loopback, refuse_exposure
 __all__ = [
     "SHORT_VARIABLES",
     "ApiSettings",
+    "ArbitrageSettings",
     "BinanceUsSettings",
     "CoinbaseSettings",
     "Described",
+    "FeesSettings",
     "KrakenSettings",
     "LogSettings",
     "MetricsSettings",

@@ -196,14 +196,15 @@ def _suggestion(key: str, origin: str) -> str:
 def _nearest(key: str) -> str | None:
     """The known key most like an unknown one: of its section, else of its name, else of all."""
     section, _, name = key.rpartition(".")
-    siblings = [known for known in LEAVES if known.rpartition(".")[0] == section]
-    for candidates, cutoff in ((siblings, 0.6), (list(LEAVES), 0.8)):
+    every = [*LEAVES, *sorted(TABLES)]
+    siblings = [known for known in every if known.rpartition(".")[0] == section]
+    for candidates, cutoff in ((siblings, 0.6), (every, 0.8)):
         names = [known.rpartition(".")[2] for known in candidates]
         close = difflib.get_close_matches(name, names, n=1, cutoff=cutoff)
         if close:
             same = [known for known in candidates if known.rpartition(".")[2] == close[0]]
             return difflib.get_close_matches(key, same, n=1, cutoff=0.0)[0]
-    found = difflib.get_close_matches(key, [*LEAVES, *TABLES], n=1, cutoff=0.6)
+    found = difflib.get_close_matches(key, every, n=1, cutoff=0.6)
     return found[0] if found else None
 
 

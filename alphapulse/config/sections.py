@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from alphapulse.config.values import (
+    BasisPoints,
     Bytes,
     Count,
     Host,
     HttpUrl,
+    Milliseconds,
     Names,
     OptionalDays,
     OptionalSeconds,
@@ -231,6 +234,32 @@ class StoreSettings(Section, frozen=True):
     """Longest wait of a row for others to be written with, in milliseconds."""
 
 
+class FeesSettings(Section, frozen=True):
+    """``[arbitrage.fees_bps]``: what each venue charges a taker, in basis points of the amount.
+
+    The defaults are the venues' published fees for accounts without volume (docs/arbitrage.md).
+    """
+
+    coinbase: BasisPoints = Decimal(60)
+    kraken: BasisPoints = Decimal(80)
+    binance_us: BasisPoints = Decimal(60)
+    """That of all pairs but the venue's "Tier 0" ones, which cost 1."""
+
+
+class ArbitrageSettings(Section, frozen=True):
+    """``[arbitrage]``: what counts as an opportunity."""
+
+    min_bps: BasisPoints = Decimal(0)
+    """Least profit after fees, in basis points of the purchase, of each part that is counted."""
+    max_age_seconds: Seconds = 3.0
+    """Oldest sign of life of a venue's ring; a ring shows one a second."""
+    max_skew_ms: Milliseconds = 500.0
+    """How much later than the other book's a book's latest change may have come, clocks aside."""
+    depth: Count = 50
+    """Levels a side that are looked through for the size available."""
+    fees_bps: FeesSettings = FeesSettings()
+
+
 class LogSettings(Section, frozen=True):
     """``[log]``."""
 
@@ -254,5 +283,6 @@ class Settings(Section, frozen=True):
     stream: StreamSettings = StreamSettings()
     api: ApiSettings = ApiSettings()
     store: StoreSettings = StoreSettings()
+    arbitrage: ArbitrageSettings = ArbitrageSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()

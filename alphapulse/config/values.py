@@ -8,12 +8,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
 
+from alphapulse.fixed import decimal_places
 from alphapulse.symbols import normalize_symbol
+
+BASIS_POINT_PLACES = 6
+"""Most decimal places of a number of basis points."""
 
 Port = Annotated[int, Meta(ge=0, le=65535, description="a port, 0 (any free one) to 65535")]
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1, description="a whole number, at least 1")]
@@ -29,6 +34,14 @@ Bytes = Annotated[
 Seconds = Annotated[float, Meta(gt=0, description="a number of seconds above 0")]
 OptionalSeconds = Annotated[float, Meta(ge=0, description="a number of seconds; 0 for never")]
 OptionalDays = Annotated[float, Meta(ge=0, description="a number of days; 0 for ever")]
+BasisPoints = Annotated[
+    Decimal,
+    Meta(
+        extra={"kind": "basis points"},
+        description="a number of basis points from 0 to 9999, with at most 6 decimal places",
+    ),
+]
+Milliseconds = Annotated[float, Meta(gt=0, description="a number of milliseconds above 0")]
 Share = Annotated[float, Meta(gt=0, le=1, description="a share above 0 and up to 1")]
 Prefix = Annotated[
     str,
@@ -116,7 +129,7 @@ def parse_size(text: str) -> int:
 
 
 def kind_of(type_: Any) -> str:
-    """How a type's values are treated: bytes, secret, url, symbols, origins or nothing special."""
+    """How a type's values are treated: as bytes, secret, url, symbols, ...; empty for plainly."""
     for meta in _metas(type_):
         if meta.extra is not None and "kind" in meta.extra:
             return str(meta.extra["kind"])
@@ -176,11 +189,22 @@ def from_value(value: Any, type_: Any) -> Any:
     converted = msgspec.convert(value, type_)
     if isinstance(converted, float) and not math.isfinite(converted):
         raise ValueError("not finite")
+    if kind == "basis points":
+        return _basis_points(converted)
     if kind == "symbols":
         return _unique([normalize_symbol(symbol) for symbol in converted])
     if kind == "origins" and not all(_ORIGIN.fullmatch(origin) for origin in converted):
         raise ValueError("no origin")
     return converted
+
+
+def _basis_points(value: Decimal) -> Decimal:
+    if not value.is_finite() or not 0 <= value <= 9999:
+        raise ValueError("out of range")
+    places = decimal_places(str(value))
+    if places > BASIS_POINT_PLACES:
+        raise ValueError(f"{places} decimal places")
+    return Decimal(f"{value:f}")
 
 
 def _unique(items: Sequence[str]) -> tuple[str, ...]:
