@@ -8,65 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alphapulse.capture import read_capture
-from alphapulse.collectors.binance_us import BinanceUs
-from alphapulse.collectors.coinbase import Coinbase
-from alphapulse.collectors.kraken import Kraken
-from alphapulse.config import KrakenSettings, VenuesSettings
-from alphapulse.delta import NOT_PLAIN, TAKEN, FastPath, LevelLayout, UpdateLayout
-from alphapulse.model import Event, Instrument
-from tests.feeding import FeedOnRing, deltas, make_instrument
-
-VENUES = ("kraken", "coinbase", "binance_us")
-CLASSES = {"kraken": Kraken, "coinbase": Coinbase, "binance_us": BinanceUs}
-SYMBOLS = {"kraken": "BTC/USD", "coinbase": "BTC-USD", "binance_us": "BTCUSD"}
-
-
-class Both:
-    """The same venue twice: once with the native path, once without."""
-
-    def __init__(self, prefix: str, venue: str, listed: list[Instrument], depth: int = 10) -> None:
-        self.venue = venue
-        chosen = VenuesSettings(kraken=KrakenSettings(depth=depth))  # type: ignore[arg-type]
-        self.fast = FeedOnRing(f"{prefix}-fast", venue, listed, chosen)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(CLASSES[venue], "plain_updates", None)
-            self.slow = FeedOnRing(f"{prefix}-slow", venue, listed, chosen)
-
-    def close(self) -> None:
-        self.fast.close()
-        self.slow.close()
-
-    def send(self, *frames: bytes | dict[str, Any]) -> list[Event]:
-        """Send to both and compare all that can be seen of them."""
-        found, expected = self.fast.send(*frames), self.slow.send(*frames)
-        assert list(map(without_times, found)) == list(map(without_times, expected))
-        assert self.fast.complaints == self.slow.complaints
-        assert self.fast.feed.wanted == self.slow.feed.wanted
-        assert self.fast.feed.counts == self.slow.feed.counts
-        for symbol, book in self.slow.feed.books.items():
-            ours = self.fast.feed.books[symbol].tracker
-            assert ours.version == book.tracker.version
-            assert ours.book.digest() == book.tracker.book.digest()
-            assert ours.exchange_ns == book.tracker.exchange_ns
-        return found
-
-    @property
-    def taken(self) -> int:
-        """How many frames went the native way."""
-        fast = self.fast.feed._fast
-        assert fast is not None
-        assert self.slow.feed._fast is None
-        return fast.frames
-
-
-def without_times(event: Event) -> Event:
-    return msgspec.structs.replace(event, published_ns=0) if hasattr(event, "flags") else event
+from alphapulse.delta import NOT_PLAIN, TAKEN, FastPath
+from tests.bothways import DIALECTS, SYMBOLS, Both
+from tests.feeding import deltas, make_instrument
 
 
 def snapshot(venue: str) -> list[dict[str, Any]]:
@@ -84,16 +33,24 @@ def snapshot(venue: str) -> list[dict[str, Any]]:
             {"channel": "instrument", "type": "snapshot", "data": {"pairs": [pair]}},
             {"channel": "book", "type": "snapshot", "data": [level]},
         ]
+    if venue == "advanced":
+        sided = [
+            {"side": "bid", "price_level": "1.00", "new_quantity": "1"},
+            {"side": "offer", "price_level": "1.10", "new_quantity": "1"},
+        ]
+        event = {"type": "snapshot", "product_id": "BTC-USD", "updates": sided}
+        return [{"channel": "l2_data", "sequence_num": 100, "events": [event]}]
     if venue == "coinbase":
         levels = {"bids": [["1.00", "1"]], "asks": [["1.10", "1"]]}
         return [{"type": "snapshot", "product_id": "BTC-USD", **levels}]
     return []
 
 
-@pytest.fixture(params=VENUES)
+@pytest.fixture(params=DIALECTS)
 def both(request: pytest.FixtureRequest, ring_prefix: str) -> Iterator[Both]:
     venue = request.param
-    made = Both(ring_prefix, venue, [make_instrument(venue, "BTC-USD", SYMBOLS[venue])])
+    exchange = "coinbase" if venue == "advanced" else venue
+    made = Both(ring_prefix, venue, [make_instrument(exchange, "BTC-USD", SYMBOLS[venue][0])])
     try:
         made.send(*snapshot(venue))
         if venue == "binance_us":
@@ -123,6 +80,13 @@ def update(venue: str, price: str = "1.00", size: str = "2", number: int = 101) 
             f'{{"type":"l2update","product_id":"BTC-USD","changes":[["buy","{price}","{size}"]],'
             '"time":"2021-04-17T16:49:23.327760Z"}'
         )
+    if venue == "advanced":
+        return (
+            '{"channel":"l2_data","client_id":"","timestamp":"2021-04-17T16:49:23.327760Z",'
+            f'"sequence_num":{number},"events":[{{"type":"update","product_id":"BTC-USD",'
+            '"updates":[{"side":"bid","event_time":"2021-04-17T16:49:23Z",'
+            f'"price_level":"{price}","new_quantity":"{size}"}}]}}]}}'
+        )
     return (
         '{"stream":"btcusd@depth@100ms","data":{"e":"depthUpdate","E":1618678163327,'
         f'"s":"BTCUSD","U":{number},"u":{number},"b":[["{price}","{size}"]],"a":[]}}}}'
@@ -131,7 +95,7 @@ def update(venue: str, price: str = "1.00", size: str = "2", number: int = 101) 
 
 def test_plain_updates_are_taken(both: Both) -> None:
     found = both.send(
-        update(both.venue, "1.00", "2").encode(), update(both.venue, "1.00", "3", 102).encode()
+        update(both.dialect, "1.00", "2").encode(), update(both.dialect, "1.00", "3", 102).encode()
     )
     assert len(deltas(found)) == 2
     assert both.taken == 2
@@ -140,16 +104,16 @@ def test_plain_updates_are_taken(both: Both) -> None:
 
 def test_an_update_without_effect_is_taken_and_no_record(both: Both) -> None:
     found = both.send(
-        update(both.venue, "1.00", "2").encode(), update(both.venue, "1.00", "2", 102).encode()
+        update(both.dialect, "1.00", "2").encode(), update(both.dialect, "1.00", "2", 102).encode()
     )
     assert len(deltas(found)) == 1
     assert both.taken == 2
 
 
 def test_a_crossed_book_publishes_nothing(both: Both) -> None:
-    found = both.send(update(both.venue, "1.20", "2").encode())
+    found = both.send(update(both.dialect, "1.20", "2").encode())
     # Kraken's book has no asks here.
-    assert len(deltas(found)) == (1 if both.venue == "kraken" else 0)
+    assert len(deltas(found)) == (1 if both.dialect == "kraken" else 0)
     assert both.taken == 1
 
 
@@ -206,8 +170,8 @@ def test_a_wrong_checksum_publishes_nothing(ring_prefix: str) -> None:
     ],
 )
 def test_whatever_is_odd_comes_out_the_same(both: Both, old: str, new: str) -> None:
-    both.send(update(both.venue).replace(old, new).encode())
-    both.send(update(both.venue, "1.00", "3", 102).encode())
+    both.send(update(both.dialect).replace(old, new).encode())
+    both.send(update(both.dialect, "1.00", "3", 102).encode())
 
 
 @settings(
@@ -217,7 +181,7 @@ def test_whatever_is_odd_comes_out_the_same(both: Both, old: str, new: str) -> N
 )
 @given(data=st.data())
 def test_damaged_frames_come_out_the_same(both: Both, data: st.DataObject) -> None:
-    frame = bytearray(update(both.venue, number=data.draw(st.integers(90, 120))).encode())
+    frame = bytearray(update(both.dialect, number=data.draw(st.integers(90, 120))).encode())
     for _ in range(data.draw(st.integers(0, 3))):
         if not frame:
             break
@@ -255,22 +219,16 @@ def test_recorded_traffic_comes_out_the_same_and_goes_the_native_way(
         live = [frame.raw for frame in frames if frame.src == "ws"]
         for start in range(0, len(live), 100):
             made.send(*live[start : start + 100])
-        kinds = (b'"channel":"book","type":"update"', b'"type":"l2update"')
-        updates = sum(any(kind in raw for kind in kinds) for raw in live)
-        assert made.taken == updates
+        heads = (
+            b'{"channel":"book","type":"update"',
+            b'{"channel":"trade"',
+            b'{"channel":"heartbeat"',
+            b'{"type":"l2update"',
+            b'{"type":"match"',
+        )
+        assert made.taken == sum(raw.startswith(heads) for raw in live)
     finally:
         made.close()
-
-
-def test_layouts_that_cant_be_are_refused() -> None:
-    pairs = LevelLayout.pairs()
-    with pytest.raises(ValueError, match="one or two"):
-        UpdateLayout(symbol="s", parts=())
-    with pytest.raises(ValueError, match="go together"):
-        UpdateLayout(symbol="s", parts=(("b", pairs, 1),), first_id="U")
-    names = {f"f{number}": "x" for number in range(11)}
-    with pytest.raises(ValueError, match="at most"):
-        UpdateLayout(symbol="s", parts=(("b", pairs, 1),), fixed=names)
 
 
 def test_a_book_that_is_not_live_is_left_alone(both: Both) -> None:
@@ -279,18 +237,29 @@ def test_a_book_that_is_not_live_is_left_alone(both: Both) -> None:
             book.malformed(each.now_ns)
         each.events()
     taken = both.taken
-    both.send(update(both.venue).encode())
+    both.send(update(both.dialect).encode())
     assert both.taken == taken
 
 
 def test_what_a_path_has_not_heard_of_is_not_plain(both: Both) -> None:
-    layout = both.fast.venue.plain_updates
-    assert layout is not None
-    path = FastPath(layout, both.fast.writer)
-    frame = update(both.venue).encode()
-    assert path.take(frame, 1) == NOT_PLAIN
-    tracker = both.fast.feed.books[SYMBOLS[both.venue]].tracker
-    path.follow(SYMBOLS[both.venue], tracker)
-    assert path.take(memoryview(frame), 1) == TAKEN
+    feed, symbol = both.fast.feed, SYMBOLS[both.dialect][0]
+    path = FastPath(both.fast.venue.plain_frames, both.fast.writer)
+    frame = update(both.dialect).encode()
+    connection = both.fast.channel.connection
+    assert path.take(frame, 1, connection) == NOT_PLAIN
+    tracker = feed.books[symbol].tracker
+    path.follow(symbol, tracker, feed.trades[symbol])
+    assert path.take(memoryview(frame), 1, connection) == TAKEN
     assert path.culprit is tracker
     assert json.loads(frame)
+
+
+def test_messages_that_are_counted_need_their_connection(both: Both) -> None:
+    frame = update(both.dialect).encode()
+    expected = NOT_PLAIN if both.dialect == "advanced" else TAKEN
+    assert both.fast.feed._fast.take(frame, 1) == expected
+
+
+def test_more_layouts_than_there_is_room_for_are_refused(both: Both) -> None:
+    with pytest.raises(ValueError, match="at most 6 layouts"):
+        FastPath([*both.fast.venue.plain_frames] * 4, both.fast.writer)

@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from alphapulse._core.book cimport Book
 from alphapulse._core.encoder cimport Encoder
 from alphapulse._core.levels cimport LevelStage
+from alphapulse._core.names cimport NameTable
 
 
 cdef class TrackedBook:
@@ -20,3 +21,8 @@ cdef class TrackedBook:
     cdef bint checked
     cdef int price_shift
     cdef int size_shift
+
+
+cdef class ConnectionState:
+    cdef public int64_t last_message
+    cdef NameTable renamed

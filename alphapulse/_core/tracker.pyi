@@ -1,3 +1,5 @@
+from collections.abc import Mapping
+
 from alphapulse._core.book import Book
 from alphapulse._core.encoder import Encoder
 from alphapulse._core.levels import LevelStage
@@ -30,3 +32,15 @@ class TrackedBook:
         """Go by this instrument from now on."""
     def check_by(self, price_digits: int | None, size_digits: int = 0) -> None:
         """Verify Kraken's checksum at these decimal places; None: there is no checksum."""
+
+class ConnectionState:
+    """What the native path knows of a connection whose messages are counted.
+
+    Parameters
+    ----------
+    renamed : symbols under which the venue may answer, and those that were subscribed to
+    """
+
+    last_message: int
+    """The number of its last message; -1: none yet."""
+    def __init__(self, renamed: Mapping[str, str] = ...) -> None: ...

@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The state of a tracked book that Python and the native path share."""
+"""The state of books and connections that Python and the native path share."""
 
 
 cdef class TrackedBook:
@@ -22,3 +22,12 @@ cdef class TrackedBook:
         if self.checked:
             self.price_shift = <int>price_digits - self.price_exponent
             self.size_shift = size_digits - self.size_exponent
+
+
+cdef class ConnectionState:
+    def __init__(self, renamed=None):
+        self.last_message = -1
+        if renamed:
+            self.renamed = NameTable()
+            for name, symbol in renamed.items():
+                self.renamed[name] = symbol.encode()

@@ -31,7 +31,7 @@ from alphapulse.collectors.venue import (
     search_text,
 )
 from alphapulse.config import BinanceUsSettings
-from alphapulse.delta import UpdateLayout
+from alphapulse.delta import MOST_MATCHES, Field, FrameLayout, Levels
 from alphapulse.fixed import INT64_MAX, decimal_places, parse_decimal
 from alphapulse.model import BookSide, IdKind, Instrument, Side
 from alphapulse.symbols import unified_symbol, unify_asset
@@ -151,6 +151,41 @@ class _RestAggTrade(msgspec.Struct):
     m: bool
 
 
+_PLAIN_DEPTH = {
+    "e": "depthUpdate",
+    "E": Field.EPOCH_TIME,
+    "s": Field.SYMBOL,
+    "U": Field.FIRST_ID,
+    "u": Field.LAST_ID,
+    "b": Levels(PAIRS, BookSide.BID),
+    "a": Levels(PAIRS, BookSide.ASK),
+}
+_PLAIN_TRADE = {
+    "e": "trade",
+    "s": Field.SYMBOL,
+    "t": Field.TRADE_ID,
+    "p": Field.PRICE,
+    "q": Field.SIZE,
+    "T": Field.EPOCH_TIME,
+    "m": Field.SIDE,
+}
+_PLAIN_AGGREGATE = {
+    "e": "aggTrade",
+    "s": Field.SYMBOL,
+    "a": Field.TRADE_ID,
+    "p": Field.PRICE,
+    "q": Field.SIZE,
+    "f": Field.FIRST_MATCH,
+    "l": Field.LAST_MATCH,
+    "T": Field.EPOCH_TIME,
+    "m": Field.SIDE,
+}
+# m: the buyer is the maker, so the taker sold.
+_PLAIN_FRAMES = (
+    FrameLayout({"data": _PLAIN_DEPTH}),
+    FrameLayout({"data": _PLAIN_TRADE}, buy=False, sell=True),
+    FrameLayout({"data": _PLAIN_AGGREGATE}, buy=False, sell=True, id_kind=IdKind.AGGREGATE),
+)
 _FRAME = msgspec.json.Decoder(_Frame)
 _BARE = msgspec.json.Decoder(_Depth | _Trade | _AggTrade)
 _OTHER = msgspec.json.Decoder(_Other)
@@ -242,7 +277,7 @@ def _event(data: _Depth | _Trade | _AggTrade) -> VenueEvent:
 
 
 def _aggregate(venue_symbol: str, data: _AggTrade | _RestAggTrade) -> TradeEvent:
-    if not 0 <= data.l - data.f < MOST_UPDATES:
+    if not 0 <= data.l - data.f < MOST_MATCHES:
         raise ValueError(f"trades {data.f} to {data.l} can't be those of one order")
     return TradeEvent(
         venue_symbol,
@@ -282,17 +317,8 @@ class BinanceUs(Venue):
         return True
 
     @property
-    def plain_updates(self) -> UpdateLayout:
-        return UpdateLayout(
-            body="data",
-            body_fixed={"e": "depthUpdate"},
-            symbol="s",
-            parts=(("b", PAIRS, BookSide.BID), ("a", PAIRS, BookSide.ASK)),
-            time="E",
-            iso_time=False,
-            first_id="U",
-            last_id="u",
-        )
+    def plain_frames(self) -> tuple[FrameLayout, ...]:
+        return _PLAIN_FRAMES
 
     def metadata_request(self) -> RestRequest | None:
         return RestRequest("/api/v3/exchangeInfo", weight=10)

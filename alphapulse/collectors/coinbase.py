@@ -17,7 +17,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 from alphapulse.clock import NO_TIME, NS_PER_SECOND
-from alphapulse.collectors.coinbase_advanced import AdvancedChannel
+from alphapulse.collectors.coinbase_advanced import AdvancedChannel, advanced_frames
 from alphapulse.collectors.events import (
     Alive,
     BookSnapshotEvent,
@@ -43,7 +43,7 @@ from alphapulse.collectors.venue import (
     timestamp_ns,
 )
 from alphapulse.config import CoinbaseSettings
-from alphapulse.delta import LevelLayout, UpdateLayout
+from alphapulse.delta import Field, FrameLayout, LevelLayout, Levels
 from alphapulse.errors import ConfigError
 from alphapulse.fixed import decimal_places, parse_decimal
 from alphapulse.model import Instrument, Side
@@ -108,6 +108,32 @@ class _Error(msgspec.Struct, tag_field="type", tag="error"):
 
 _Frame = _Snapshot | _Update | _Match | _LastMatch | _Heartbeat | _Subscriptions | _Error
 _FRAME = msgspec.json.Decoder(_Frame)
+_PLAIN_UPDATE = {
+    "type": "l2update",
+    "product_id": Field.SYMBOL,
+    "changes": Levels(CHANGES),
+    "time": Field.ISO_TIME,
+}
+_PLAIN_MATCH = {
+    "type": "match",
+    "trade_id": Field.TRADE_ID,
+    "side": Field.SIDE,
+    "size": Field.SIZE,
+    "price": Field.PRICE,
+    "product_id": Field.SYMBOL,
+    "time": Field.ISO_TIME,
+}
+_PLAIN_HEARTBEAT = {
+    "type": "heartbeat",
+    "last_trade_id": Field.LAST_TRADE_ID,
+    "product_id": Field.SYMBOL,
+}
+# The maker's side tells the taker's.
+_PLAIN_FRAMES = (
+    FrameLayout(_PLAIN_UPDATE),
+    FrameLayout(_PLAIN_MATCH, buy="sell", sell="buy"),
+    FrameLayout(_PLAIN_HEARTBEAT),
+)
 _FRAME_TYPES = frozenset(
     {"snapshot", "l2update", "match", "last_match", "heartbeat", "subscriptions", "error"}
 )
@@ -297,16 +323,10 @@ class Coinbase(Venue):
         return False
 
     @property
-    def plain_updates(self) -> UpdateLayout | None:
+    def plain_frames(self) -> tuple[FrameLayout, ...]:
         if self.settings.feed == "advanced":
-            # Its messages are counted over the connection: none may bypass the counter.
-            return None
-        return UpdateLayout(
-            fixed={"type": "l2update"},
-            symbol="product_id",
-            parts=(("changes", CHANGES, None),),
-            time="time",
-        )
+            return advanced_frames(self.settings.advanced_side)
+        return _PLAIN_FRAMES
 
     def metadata_request(self) -> RestRequest | None:
         return RestRequest("/products")

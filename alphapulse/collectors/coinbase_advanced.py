@@ -25,7 +25,7 @@ from alphapulse.collectors.events import (
 )
 from alphapulse.collectors.venue import Channel, by_channel, search_text, timestamp_ns
 from alphapulse.config import CoinbaseSettings
-from alphapulse.delta import LevelLayout
+from alphapulse.delta import ConnectionState, Field, FrameLayout, LevelLayout, Levels
 from alphapulse.model import Instrument, Side
 
 LEVELS = LevelLayout.objects(price="price_level", size="new_quantity", side="side")
@@ -38,6 +38,21 @@ _CHANNELS = frozenset({"l2_data", "market_trades", "heartbeats", "subscriptions"
 _CHANNEL_NAMES = {"orderbook": "level2", "trades": "market_trades"}
 _SAME = {"BUY": Side.BUY, "SELL": Side.SELL}
 _OPPOSITE = {"BUY": Side.SELL, "SELL": Side.BUY}
+
+
+_PLAIN_BOOK = {
+    "type": "update",
+    "product_id": Field.SYMBOL,
+    "updates": Levels(LEVELS),
+}
+_PLAIN_TRADE = {
+    "trade_id": Field.QUOTED_TRADE_ID,
+    "product_id": Field.SYMBOL,
+    "price": Field.PRICE,
+    "size": Field.SIZE,
+    "side": Field.SIDE,
+    "time": Field.ISO_TIME,
+}
 
 
 class _BookEvent(msgspec.Struct):
@@ -98,17 +113,52 @@ _OTHER = msgspec.json.Decoder(_Other)
 _ENCODE = msgspec.json.Encoder().encode
 
 
+def advanced_frames(told_side: Literal["maker", "taker"]) -> tuple[FrameLayout, ...]:
+    """Everyday frames, where the sides of trades are told as the maker's or the taker's."""
+    sides = _OPPOSITE if told_side == "maker" else _SAME
+    told = {side: text for text, side in sides.items()}
+    return (
+        FrameLayout(
+            {
+                "channel": "l2_data",
+                "timestamp": Field.ISO_TIME,
+                "sequence_num": Field.MESSAGE_ID,
+                "events": [_PLAIN_BOOK],
+            }
+        ),
+        FrameLayout(
+            {
+                "channel": "market_trades",
+                "sequence_num": Field.MESSAGE_ID,
+                "events": [{"type": "update", "trades": [_PLAIN_TRADE, ...]}],
+            },
+            buy=told[Side.BUY],
+            sell=told[Side.SELL],
+            contiguous=False,
+            by_id=True,
+        ),
+        FrameLayout({"channel": "heartbeats", "sequence_num": Field.MESSAGE_ID}),
+    )
+
+
 class AdvancedChannel(Channel):
     """One connection to Advanced Trade."""
 
     all_or_nothing = True
+    connection: ConnectionState
 
     def __init__(self, settings: CoinbaseSettings, symbols: Sequence[Instrument]) -> None:
         super().__init__(symbols)
         self._settings = settings
         # Sources disagree about whose side it is: hence the setting.
         self._sides = _OPPOSITE if settings.advanced_side == "maker" else _SAME
-        self._sequence: int | None = None
+        # `-USDC` products may be answered as their `-USD` twins.
+        self._renamed = {
+            name[:-1]: name
+            for name in self.symbols
+            if name.endswith("C") and name[:-1] not in self.symbols
+        }
+        self.connection = ConnectionState(self._renamed)
 
     @property
     def url(self) -> str:
@@ -171,10 +221,11 @@ class AdvancedChannel(Channel):
 
         That it does is inferred, not documented.
         """
-        expected = self._sequence + 1 if self._sequence is not None else number
+        last = self.connection.last_message
+        expected = last + 1 if last >= 0 else number
         if number > expected + LARGEST_JUMP:
             raise ValueError(f"{number} can't be a sequence soon after {expected - 1}")
-        self._sequence = max(number, expected - 1)
+        self.connection.last_message = max(number, expected - 1)
         return [SequenceBreak(expected, number - 1)] if number > expected else []
 
     def _other(self, data: bytes | memoryview, error: Exception) -> list[VenueEvent]:
@@ -194,10 +245,8 @@ class AdvancedChannel(Channel):
         return kind(self._product(event.product_id), (part,), time_ns)
 
     def _product(self, product_id: str) -> str:
-        """The product as subscribed to: `-USDC` products may be answered as their `-USD` twins."""
-        if product_id not in self.symbols and f"{product_id}C" in self.symbols:
-            return f"{product_id}C"
-        return product_id
+        """The product as subscribed to."""
+        return self._renamed.get(product_id, product_id)
 
     def _trades(self, event: _TradesEvent) -> list[TradeEvent]:
         """Trades of 250 ms, or recent ones on subscribing; ids ascend, but not always by one."""

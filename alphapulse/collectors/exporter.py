@@ -89,6 +89,7 @@ class Exporter:
         self._frames.show(counts.frames)
         self._connected.set(1 if self._session.connected else 0)
         self._sampler.flush()
+        trades = feed.published_trades()
         known = 0
         for book in feed.books.values():
             instrument = book.instrument
@@ -99,7 +100,7 @@ class Exporter:
                 )
             seen = feed.publisher.tally(instrument)
             shown.state.set(int(book.state))
-            shown.trades.show(seen.trades)
+            shown.trades.show(trades[instrument.symbol])
             shown.trade_gaps.show(seen.trade_gaps)
             shown.book_gaps.show(seen.book_gaps)
             shown.checksums.show(seen.checksums_bad)

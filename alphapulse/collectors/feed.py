@@ -6,6 +6,7 @@ from a recording; `wanted` says which symbols need a new snapshot from the venue
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 
 import msgspec
@@ -68,7 +69,7 @@ class Feed:
         self.wanted: dict[str, Reason] = {}
         """Venue symbols whose book needs a new snapshot, and why."""
         self.status = events.VenueStatus.ONLINE
-        self._trades: dict[str, TradeLog] = {}
+        self.trades: dict[str, TradeLog] = {}
         self._symbols = symbols
         self._complain = complain
         self._last_instrument_id = 0
@@ -76,10 +77,7 @@ class Feed:
         self._stage = LevelStage()
         self._encoder = Encoder()
         self._by_id: dict[int, SyncedBook] = {}
-        layout = venue.plain_updates
-        self._fast = FastPath(layout, writer) if layout is not None else None
-        self._heard: set[str] = set()
-        """Venue symbols that something came about since the last look for silent ones."""
+        self._fast = FastPath(venue.plain_frames, writer)
         self._alive_at: dict[str, tuple[float, int]] = {}
         """When a look last found a symbol alive, and its book's version then."""
         self._handlers: dict[type, Callable[..., None]] = {
@@ -97,8 +95,6 @@ class Feed:
     def counts(self) -> Counts:
         """What the feed has seen and done since its start, as of now."""
         counts, fast = self.publisher.counts, self._fast
-        if fast is None:
-            return msgspec.structs.replace(counts)
         return msgspec.structs.replace(
             counts,
             frames=counts.frames + fast.frames,
@@ -107,6 +103,13 @@ class Feed:
             bytes_out=counts.bytes_out + fast.bytes_out,
             checksums_ok=counts.checksums_ok + fast.checksums_ok,
         )
+
+    def published_trades(self) -> Counter[str]:
+        """Trades written to the ring since the start, by unified symbol."""
+        found: Counter[str] = Counter()
+        for log in self.trades.values():
+            found[log.instrument.symbol] += log.published
+        return found
 
     def started(self, now_ns: int) -> None:
         """Tell what the predecessor's end has cost, if there was one."""
@@ -160,20 +163,19 @@ class Feed:
     ) -> list[events.VenueEvent]:
         """Take one frame of a connection; returns its events, for the session's own needs.
 
-        A plain book update has none that the session would need.
+        A plain frame has none that the session would need.
         """
-        if self._fast is not None:
-            try:
-                outcome = self._fast.take(data, received_ns)
-            except RingTooSmall as error:
-                # The book has changed already: the enlarged ring begins with it.
-                self.publisher.enlarge(error)
-                return []
-            if outcome == TAKEN:
-                return []
-            if outcome != NOT_PLAIN:
-                self._disproved(outcome, received_ns)
-                return []
+        try:
+            outcome = self._fast.take(data, received_ns, channel.connection)
+        except RingTooSmall as error:
+            # The book has changed already: the enlarged ring begins with it.
+            self.publisher.enlarge(error)
+            return []
+        if outcome == TAKEN:
+            return []
+        if outcome != NOT_PLAIN:
+            self._disproved(outcome, received_ns)
+            return []
         found = channel.receive(data)
         self.take(channel, found, len(data), received_ns)
         return found
@@ -211,11 +213,11 @@ class Feed:
         """A connection is open and its subscriptions have been sent."""
         for symbol in channel.symbols:
             book = self.books[symbol]
-            self._heard.add(symbol)
+            self.trades[symbol].heard = True
             if book.state is not BookState.LIVE:
                 book.resyncing(Reason.RECONNECTED, now_ns)
             book.reconnected()
-            self._trades[symbol].reconnected()
+            self.trades[symbol].reconnected()
             if self.venue.sequenced:
                 if book.state is not BookState.LIVE:
                     self.wanted[symbol] = book.reason
@@ -237,7 +239,7 @@ class Feed:
         self.publisher.counts.resyncs += 1
         resyncs = self.publisher.tally(book.instrument).resyncs
         resyncs[reason] = resyncs.get(reason, 0) + 1
-        self._heard.add(symbol)
+        self.trades[symbol].heard = True
         book.resyncing(reason, now_ns)
 
     def refuse(self, symbol: str, now_ns: int) -> None:
@@ -262,12 +264,13 @@ class Feed:
         for symbol, book in self.books.items():
             version = book.tracker.version
             alive_at, known_version = self._alive_at.get(symbol, (now, version))
-            if symbol in self._heard or version != known_version:
+            log = self.trades[symbol]
+            if log.heard or version != known_version:
                 alive_at = now
             self._alive_at[symbol] = alive_at, version
+            log.heard = False
             if now - alive_at > seconds and book.state is BookState.LIVE:
                 silent.append(symbol)
-        self._heard.clear()
         return silent
 
     def repeat_due(self, now_ns: int) -> None:
@@ -282,7 +285,6 @@ class Feed:
 
     def _disproved(self, outcome: int, received_ns: int) -> None:
         """The native path found a book wrong; nothing was published."""
-        assert self._fast is not None
         tracker = self._fast.culprit
         assert isinstance(tracker, BookTracker)
         book = self.books[tracker.instrument.venue_symbol]
@@ -322,9 +324,8 @@ class Feed:
         kind = SequencedBook if self.venue.sequenced else StreamedBook
         book = kind(tracker, self.publisher, self._want, self._next_id)
         self.books[symbol] = book
-        if self._fast is not None:
-            self._fast.follow(symbol, tracker)
-        self._trades[symbol] = TradeLog(tracker, self.publisher)
+        log = self.trades[symbol] = TradeLog(tracker, self.publisher)
+        self._fast.follow(symbol, tracker, log)
         book.announce(now_ns)
         return book
 
@@ -363,8 +364,8 @@ class Feed:
 
     def _trade(self, event: events.TradeEvent, received_ns: int) -> None:
         book = self._followed(event.venue_symbol, received_ns)
-        log = self._trades[event.venue_symbol]
-        self._heard.add(event.venue_symbol)
+        log = self.trades[event.venue_symbol]
+        log.heard = True
         for _ in range(2):
             try:
                 log.trade(event, received_ns)
@@ -375,11 +376,12 @@ class Feed:
 
     def _trade_mark(self, event: events.TradeMark, received_ns: int) -> None:
         self._followed(event.venue_symbol, received_ns)
-        self._trades[event.venue_symbol].mark(event, received_ns)
+        self.trades[event.venue_symbol].mark(event, received_ns)
 
     def _alive(self, event: events.Alive, received_ns: int) -> None:
-        if event.venue_symbol in self.books:
-            self._heard.add(event.venue_symbol)
+        log = self.trades.get(event.venue_symbol or "")
+        if log is not None:
+            log.heard = True
 
     def _instruments(self, event: events.Instruments, received_ns: int) -> None:
         self.define(event.instruments, received_ns)
@@ -388,8 +390,8 @@ class Feed:
         """Messages of a connection are lost: any of its books may be wrong, any trade missing."""
         self.fail(channel.symbols, BookState.INVALID, Reason.GAP, received_ns)
         for symbol in channel.symbols:
-            if symbol in self._trades:
-                self._trades[symbol].broken(received_ns)
+            if symbol in self.trades:
+                self.trades[symbol].broken(received_ns)
 
     def _status(self, event: events.StatusEvent, received_ns: int) -> None:
         self.status = event.status

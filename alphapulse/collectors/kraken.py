@@ -40,7 +40,7 @@ from alphapulse.collectors.venue import (
     timestamp_ns,
 )
 from alphapulse.config import KrakenSettings
-from alphapulse.delta import LevelLayout, UpdateLayout
+from alphapulse.delta import Field, FrameLayout, LevelLayout, Levels
 from alphapulse.fixed import decimal_places, parse_decimal
 from alphapulse.model import BookSide, Instrument, Side
 from alphapulse.symbols import UNIFIED_ASSETS, unified_symbol, unify_asset
@@ -147,6 +147,32 @@ class _RestTrades(msgspec.Struct):
     result: dict[str, msgspec.Raw] = {}
 
 
+_PLAIN_BOOK = {
+    "symbol": Field.SYMBOL,
+    "bids": Levels(LEVELS, BookSide.BID),
+    "asks": Levels(LEVELS, BookSide.ASK),
+    "checksum": Field.CHECKSUM,
+    "timestamp": Field.ISO_TIME,
+}
+_PLAIN_TRADE = {
+    "symbol": Field.SYMBOL,
+    "side": Field.SIDE,
+    "price": Field.PRICE,
+    "qty": Field.SIZE,
+    "trade_id": Field.TRADE_ID,
+    "timestamp": Field.ISO_TIME,
+}
+_PLAIN_FRAMES = (
+    FrameLayout({"channel": "book", "type": "update", "data": [_PLAIN_BOOK]}),
+    FrameLayout(
+        {"channel": "trade", "type": "update", "data": [_PLAIN_TRADE, ...]},
+        buy="buy",
+        sell="sell",
+        bare_numbers=True,
+        contiguous=False,
+    ),
+    FrameLayout({"channel": "heartbeat"}),
+)
 _FRAME = msgspec.json.Decoder(
     _BookFrame | _TradeFrame | _HeartbeatFrame | _StatusFrame | _InstrumentFrame
 )
@@ -353,16 +379,8 @@ class Kraken(Venue):
         return False
 
     @property
-    def plain_updates(self) -> UpdateLayout:
-        return UpdateLayout(
-            fixed={"channel": "book", "type": "update"},
-            body="data",
-            in_list=True,
-            symbol="symbol",
-            parts=(("bids", LEVELS, BookSide.BID), ("asks", LEVELS, BookSide.ASK)),
-            time="timestamp",
-            checksum="checksum",
-        )
+    def plain_frames(self) -> tuple[FrameLayout, ...]:
+        return _PLAIN_FRAMES
 
     @property
     def depth(self) -> int:

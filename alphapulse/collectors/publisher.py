@@ -24,7 +24,6 @@ class Counts(msgspec.Struct):
     bytes_out: int = 0
     """Bytes committed to the ring, padding included."""
     records: int = 0
-    trades: int = 0
     checksums_ok: int = 0
     checksums_bad: int = 0
     gaps: int = 0
@@ -37,7 +36,6 @@ class Counts(msgspec.Struct):
 class SymbolCounts(msgspec.Struct):
     """What a collector has seen of one symbol since its start."""
 
-    trades: int = 0
     trade_gaps: int = 0
     book_gaps: int = 0
     checksums_bad: int = 0
@@ -153,8 +151,6 @@ class Publisher:
         received_ns: int,
     ) -> None:
         """Write a trade."""
-        self.counts.trades += 1
-        self.tally(instrument).trades += 1
         self.write(
             self._encoder.trade(
                 instrument.id,

@@ -5,20 +5,21 @@ from __future__ import annotations
 from alphapulse.clock import NO_TIME
 from alphapulse.collectors.events import TradeEvent, TradeMark
 from alphapulse.collectors.publisher import Publisher
-from alphapulse.delta import BookTracker
+from alphapulse.delta import LARGEST_JUMP, BookTracker, TradeState
 from alphapulse.errors import PrecisionError, RangeError
 from alphapulse.fixed import INT64_MAX, parse_decimal
-from alphapulse.model import Channel, IdKind, Instrument, Reason
+from alphapulse.model import Channel, Instrument, Reason
 
-LARGEST_JUMP = 1_000_000_000
-"""Ids that may be missing between two trades; beyond that the id itself is wrong."""
+NO_ID = UNDECIDED = -1
 
 MOST_MISSING_RANGES = 64
 """Reported losses remembered, so that a trade that comes late after all is told from a repeat."""
 
 
-class TradeLog:
+class TradeLog(TradeState):
     """Checks the ids of one symbol's trades and publishes each trade once.
+
+    What the native path needs as well, and changes, is in `TradeState`.
 
     Parameters
     ----------
@@ -27,16 +28,10 @@ class TradeLog:
     """
 
     def __init__(self, tracker: BookTracker, publisher: Publisher) -> None:
+        super().__init__(tracker)
         self._tracker = tracker
         self._publisher = publisher
-        self._kind: IdKind | None = None
-        self._last: int | None = None
-        self._last_ns = NO_TIME
-        self._last_exchange_ns = NO_TIME
-        self._promised: int | None = None
         self._missing: list[tuple[int, int]] = []
-        self._reconnected = False
-        self._bridged = True
 
     @property
     def instrument(self) -> Instrument:
@@ -44,14 +39,14 @@ class TradeLog:
 
     def reconnected(self) -> None:
         """The connection is a new one: what is missing now was lost in between."""
-        self._reconnected = self._last is not None
-        self._bridged = not self._reconnected
-        self._promised = None
+        self.resumed = self.last_id != NO_ID
+        self.bridged = not self.resumed
+        self.promised_id = NO_ID
 
     def broken(self, received_ns: int) -> None:
         """Messages of the connection are lost; how many trades were in them nobody can tell."""
         self._publisher.gap(
-            self.instrument, Channel.TRADES, Reason.GAP, received_ns, since_ns=self._last_ns
+            self.instrument, Channel.TRADES, Reason.GAP, received_ns, since_ns=self.last_ns
         )
 
     def trade(self, event: TradeEvent, received_ns: int) -> None:
@@ -62,32 +57,33 @@ class TradeLog:
         FixedPointError
             price or size can't be held at the instrument's exponents, or aren't positive
         """
-        if self._kind is None:
-            self._kind = event.id_kind
-        elif event.id_kind is not self._kind:
+        if self.kind == UNDECIDED:
+            self.kind = event.id_kind
+        elif event.id_kind != self.kind:
             # Single and aggregated trades tell of the same matches: the kind seen first counts.
             return
         price, size = self._scaled(event)
-        if event.recent and not self._reconnected:
+        if event.recent and not self.resumed:
             # Made before we listened: they only tell where we begin.
-            self._last = max(event.trade_id, self._last or 0)
-            self._last_ns = received_ns
+            self.last_id = max(event.trade_id, self.last_id)
+            self.last_ns = received_ns
             return
-        if self._last is not None and event.trade_id > self._last:
-            if event.trade_id > self._last + 1 and (event.contiguous or not self._bridged):
+        if self.last_id != NO_ID and event.trade_id > self.last_id:
+            if event.trade_id > self.last_id + 1 and (event.contiguous or not self.bridged):
                 self._lost(event.trade_id - 1, received_ns, countable=event.contiguous)
-            self._last = event.trade_id
-        elif self._last is None or self._began_anew(event):
-            if self._last is not None:
+            self.last_id = event.trade_id
+        elif self.last_id == NO_ID or self._began_anew(event):
+            if self.last_id != NO_ID:
                 self.broken(received_ns)
-            self._last = event.trade_id
+            self.last_id = event.trade_id
         elif not self._was_missing(event.trade_id):
-            self._bridged = True
+            self.bridged = True
             return
-        self._last_ns = received_ns
-        self._last_exchange_ns = max(self._last_exchange_ns, event.exchange_ns)
-        self._reconnected = self._reconnected and event.recent
-        self._bridged = True
+        self.last_ns = received_ns
+        self.last_exchange_ns = max(self.last_exchange_ns, event.exchange_ns)
+        self.resumed = self.resumed and event.recent
+        self.bridged = True
+        self.published += 1
         self._publisher.trade(
             self.instrument,
             price=price,
@@ -102,11 +98,10 @@ class TradeLog:
 
     def _began_anew(self, event: TradeEvent) -> bool:
         """Whether the venue counts from a lower id again: a later trade with an earlier id."""
-        assert self._last is not None
         return (
-            event.trade_id < self._last
+            event.trade_id < self.last_id
             and not event.recent
-            and event.exchange_ns > self._last_exchange_ns > NO_TIME
+            and event.exchange_ns > self.last_exchange_ns > NO_TIME
             and not any(first <= event.trade_id <= last for first, last in self._missing)
         )
 
@@ -124,8 +119,8 @@ class TradeLog:
         if not 0 <= trade_id <= INT64_MAX:
             raise RangeError(str(trade_id), "is no trade id")
         # One wrong id far ahead would make repeats of all that follow.
-        if self._last is not None and trade_id > self._last + LARGEST_JUMP:
-            raise RangeError(str(trade_id), f"can't be a trade id soon after {self._last}")
+        if self.last_id != NO_ID and trade_id > self.last_id + LARGEST_JUMP:
+            raise RangeError(str(trade_id), f"can't be a trade id soon after {self.last_id}")
 
     def mark(self, mark: TradeMark, received_ns: int) -> None:
         """Compare with the id of the last trade as the venue tells it.
@@ -134,34 +129,33 @@ class TradeLog:
         heartbeat comes and the trade hasn't.
         """
         self._check_id(mark.last_trade_id)
-        if self._last is None:
+        if self.last_id == NO_ID:
             # Unless settled, the trade itself may still come: it begins the sequence then.
             if mark.settled:
-                self._last, self._last_ns = mark.last_trade_id, received_ns
+                self.last_id, self.last_ns = mark.last_trade_id, received_ns
             return
-        due = mark.last_trade_id if mark.settled else self._promised
-        self._promised = None if mark.settled else mark.last_trade_id
-        if due is not None and due > self._last:
+        due = mark.last_trade_id if mark.settled else self.promised_id
+        self.promised_id = NO_ID if mark.settled else mark.last_trade_id
+        if due > self.last_id:
             self._lost(due, received_ns, countable=True)
-            self._last = due
-            self._last_ns = received_ns
+            self.last_id = due
+            self.last_ns = received_ns
         if mark.settled:
-            self._reconnected = False
+            self.resumed = False
 
     def _lost(self, last: int, received_ns: int, *, countable: bool) -> None:
-        assert self._last is not None
-        first = self._last + 1
+        first = self.last_id + 1
         self._missing.append((first, last))
         del self._missing[:-MOST_MISSING_RANGES]
         self._publisher.gap(
             self.instrument,
             Channel.TRADES,
-            Reason.RECONNECTED if self._reconnected else Reason.GAP,
+            Reason.RECONNECTED if self.resumed else Reason.GAP,
             received_ns,
             first=first,
             last=last,
             count=last - first + 1 if countable else None,
-            since_ns=self._last_ns,
+            since_ns=self.last_ns,
         )
 
     def _was_missing(self, trade_id: int) -> bool:

@@ -25,7 +25,7 @@ from alphapulse.collectors.events import (
     VenueEvent,
 )
 from alphapulse.config import VenueSettings
-from alphapulse.delta import UpdateLayout
+from alphapulse.delta import ConnectionState, FrameLayout
 from alphapulse.errors import AlphaPulseError
 from alphapulse.fixed import INT64_MAX, MAX_EXPONENT
 from alphapulse.model import Instrument
@@ -101,6 +101,9 @@ class Channel(ABC):
         self.symbols = {instrument.venue_symbol: instrument for instrument in symbols}
         self.awaited: set[tuple[str, str]] = set()
         """(channel, venue symbol) of subscriptions that the venue hasn't answered yet."""
+
+    connection: ConnectionState | None = None
+    """What the native path has to know of the connection, where the venue counts its messages."""
 
     all_or_nothing: ClassVar[bool] = False
     """Whether an error about one symbol refuses all that the same message asked for."""
@@ -196,12 +199,12 @@ class Venue(ABC):
         """Whether books come as numbered changes to a REST snapshot (else by snapshot frames)."""
 
     @property
-    def plain_updates(self) -> UpdateLayout | None:
-        """Where frames have a plain book update, for the native path; None: there is no such.
+    def plain_frames(self) -> Sequence[FrameLayout]:
+        """What everyday frames look like, for the native path; those that come most often first.
 
-        A frame that fits may bypass `Channel.decode`, which has to do the same with it.
+        A frame that fits may bypass `Channel.decode`, which has to make the same of it.
         """
-        return None
+        return ()
 
     @property
     def depth(self) -> int:

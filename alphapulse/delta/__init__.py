@@ -2,8 +2,11 @@
 
 from alphapulse._core.book import Book
 from alphapulse._core.changes import ChangeSet
-from alphapulse._core.fastpath import BAD_CHECKSUM, NOT_PLAIN, TAKEN, FastPath, UpdateLayout
+from alphapulse._core.fastpath import BAD_CHECKSUM, NOT_PLAIN, TAKEN, FastPath
+from alphapulse._core.layouts import Field, FrameLayout, Levels
 from alphapulse._core.levels import LevelLayout, LevelStage
+from alphapulse._core.tracker import ConnectionState
+from alphapulse._core.trades import LARGEST_JUMP, MOST_MATCHES, TradeState
 from alphapulse.delta.codec import (
     HEADER_SIZE,
     Encoder,
@@ -19,6 +22,8 @@ from alphapulse.delta.view import BookView, TopView
 __all__ = [
     "BAD_CHECKSUM",
     "HEADER_SIZE",
+    "LARGEST_JUMP",
+    "MOST_MATCHES",
     "NOT_PLAIN",
     "TAKEN",
     "Book",
@@ -26,14 +31,18 @@ __all__ = [
     "BookView",
     "ChangeSet",
     "ChecksumRule",
+    "ConnectionState",
     "Encoder",
     "FastPath",
+    "Field",
+    "FrameLayout",
     "Header",
     "LevelLayout",
     "LevelStage",
+    "Levels",
     "Part",
     "TopView",
-    "UpdateLayout",
+    "TradeState",
     "decode",
     "decode_header",
     "encode_instrument",
