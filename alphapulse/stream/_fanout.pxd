@@ -26,6 +26,7 @@ cdef class Ready:
 
 cdef class Outbox:
     cdef readonly object sink
+    cdef object _transport
     cdef public bint closed
     cdef object __weakref__
     cdef Ready _ready

@@ -161,15 +161,17 @@ cdef class Outbox:
         """Bytes of events and deltas that wait."""
         return self._bytes
 
-    def use_socket(self, int fd):
+    def use_socket(self, int fd, transport):
         """Write straight to a socket; the sink only gets what the socket doesn't take.
 
         Parameters
         ----------
-        fd : of a stream socket whose every other writer writes through the sink's transport; -1
-            to write through the sink again, which must be done before the socket is closed
+        fd : of a stream socket, open until the client is closed or dropped
+        transport : the WebSocket's, which the sink writes to; nothing is sent behind its close
+            frame
         """
         self._fd = fd
+        self._transport = transport
 
     def send(self, Item item not None):
         """Queue a frame; it goes out with the next flush."""
@@ -252,6 +254,7 @@ cdef class Outbox:
         """Drop what waits; nothing is sent any more."""
         self.closed = True
         self._fd = -1
+        self._transport = None
         self._clear()
         self._owed = None
         self._held = None
@@ -359,6 +362,9 @@ cdef class Outbox:
         cdef Py_ssize_t used = 0, count = 0, size
         cdef ssize_t sent
         cdef Item item
+        if self._transport.is_close_frame_sent:
+            self.drop()
+            return 0
         while count < self._count or self._pay():
             item = <Item>self._items[(self._first + count) & (self._room - 1)]
             size = PyBytes_GET_SIZE(item.frame)

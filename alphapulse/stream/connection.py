@@ -17,8 +17,8 @@ from alphapulse.stream.hub import Hub
 from alphapulse.stream.requests import Request, parse_query, parse_request
 
 HIGH_WATER_BYTES = 64 * 1024
-"""The connection takes no more while this much waits in this process; the rest stays in the
-client's queue, where it can be conflated."""
+"""An encrypted connection takes no more while this much waits in its transport; the rest stays in
+the client's queue, where it can be conflated. Of others the rest of one frame waits there."""
 
 SEND_BUFFER_BYTES = 256 * 1024
 """The kernel's buffer. Left to itself it grows to megabytes, all of it older than the book."""
@@ -65,11 +65,16 @@ class Connection(picows.WSListener):
         """Join the hub, and subscribe to what the address says."""
         self._transport = transport
         below = transport.underlying_transport
-        below.set_write_buffer_limits(high=HIGH_WATER_BYTES)
-        below.get_extra_info("socket").setsockopt(
-            socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES
-        )
+        connected = below.get_extra_info("socket")
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self._client = self._hub.connect(self)
+        if transport.is_secure:
+            below.set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        else:
+            # It is paused exactly while its transport holds something back, so that what the
+            # client writes to the socket itself never gets into the middle of a frame.
+            below.set_write_buffer_limits(high=0)
+            self._client.use_socket(connected.fileno(), transport)
         self._opened(self)
         if self._query:
             self._serve(lambda: parse_query(self._query, self._settings.depth))

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable
 
 from alphapulse import metrics
+from alphapulse.clock import monotonic_ns
 from alphapulse.errors import RingError
 from alphapulse.log import get_logger
 from alphapulse.shm import RingInfo, RingReader, list_rings
@@ -19,8 +20,14 @@ SERVICE = "stream"
 LOOK_SECONDS = 0.25
 """How often to look which rings there are and whether their writers are at work."""
 
-BATCH_RECORDS = 256
-"""Records handled at a time, before clients and other rings have their turn."""
+BATCH_RECORDS = 64
+"""Records taken of one ring before the other rings have their turn."""
+
+TURN_NS = 10_000_000
+"""How long records are taken before clients are sent what has become due, and requests are served.
+
+What they make due for a client goes out in one write: the busier the rings, the larger the writes.
+"""
 
 
 class Pump:
@@ -40,6 +47,9 @@ class Pump:
         self._known: set[str] = set()
         self.readers: dict[str, RingReader] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._busy: dict[str, asyncio.Future[None]] = {}
+        """Rings that have news; done when all of it was taken."""
+        self._scheduled = False
 
     async def run(self) -> None:
         """Look for rings, and after their readers, until cancelled."""
@@ -100,24 +110,55 @@ class Pump:
             venue.restore()
 
     async def _read(self, exchange: str, reader: RingReader) -> None:
-        """Hand records over as they come, in portions."""
-        venue = self._hub.venue(exchange)
-        overruns = metrics.RING_OVERRUNS.bind(service=SERVICE, exchange=exchange)
+        """Have records taken whenever there are any."""
+        loop = asyncio.get_running_loop()
         try:
             while True:
                 await reader.ready()
-                batch = reader.read(BATCH_RECORDS)
-                if batch.overrun is not None:
-                    overruns.inc()
-                if batch:
-                    venue.take(batch, lambda: reader.states)
-                    self._hub.flush()
-                await asyncio.sleep(0)
+                self._busy[exchange] = loop.create_future()
+                self._turn()
+                await self._busy[exchange]
         except RingError as error:
             log.warning("ring given up", exchange=exchange, problem=str(error))
-            venue.lost()
+            self._hub.venue(exchange).lost()
             self._hub.flush()
             self._release(exchange)
+        finally:
+            self._busy.pop(exchange, None)
+
+    def _turn(self) -> None:
+        """Take records of all rings that have any, for a while, then send what is due."""
+        until_ns = monotonic_ns() + TURN_NS
+        while True:
+            for exchange, taken in list(self._busy.items()):
+                if not taken.done():
+                    self._take(exchange, taken)
+            pending = any(not taken.done() for taken in self._busy.values())
+            if not pending or monotonic_ns() > until_ns:
+                break
+        self._hub.flush()
+        if pending and not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._continue)
+
+    def _continue(self) -> None:
+        self._scheduled = False
+        self._turn()
+
+    def _take(self, exchange: str, taken: asyncio.Future[None]) -> None:
+        """Hand over to the hub a portion of a ring's records."""
+        reader = self.readers[exchange]
+        try:
+            batch = reader.read(BATCH_RECORDS)
+        except RingError as error:
+            taken.set_exception(error)
+            return
+        if batch.overrun is not None:
+            metrics.RING_OVERRUNS.bind(service=SERVICE, exchange=exchange).inc()
+        if batch:
+            self._hub.venue(exchange).take(batch, lambda: reader.states)
+        else:
+            taken.set_result(None)
 
     def _release(self, exchange: str) -> None:
         """Let go of a ring; the next look finds it again, if it is of any use."""
