@@ -2,65 +2,68 @@
 # cython: initializedcheck=False
 """Kraken's checksum: CRC-32 over the digits of the ten best asks, then the ten best bids.
 
-A message changes one or two of the twenty levels, mostly: the digits of the others are kept, and so
-is the CRC up to the first level that changed.
+A message changes one or two of the twenty levels, mostly: the digits of the others are kept.
 """
 
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-from alphapulse._core.sides cimport Level, best_of, price_of
+from alphapulse._core.sides cimport best_of, price_of
+
+cdef extern from "crc32.h" nogil:
+    enum:
+        CRC_ROOM
+    void crc_prepare()
+    uint32_t crc_of(uint8_t* data, size_t length)
+    uint32_t crc_by_tables(const uint8_t* data, size_t length)
 
 cdef enum:
     BID_SIDE = 1
     ASK_SIDE = 2
+    COPY_STEP = 16
+    # Both sides' lines, with room before and behind.
+    SUMMED_BYTES = 1568
 
-cdef uint32_t[8][256] CRC_TABLES
 cdef uint8_t[200] DIGIT_PAIRS
 
 
 cdef void fill_tables() noexcept:
-    """Tables of the reflected polynomial 0xEDB88320 for eight bytes at a time, and ``00..99``."""
-    cdef uint32_t value
-    cdef int i, j
-    for i in range(256):
-        value = <uint32_t>i
-        for j in range(8):
-            value = (value >> 1) ^ (0xEDB88320U if value & 1 else 0)
-        CRC_TABLES[0][i] = value
-    for i in range(256):
-        for j in range(1, 8):
-            value = CRC_TABLES[j - 1][i]
-            CRC_TABLES[j][i] = (value >> 8) ^ CRC_TABLES[0][value & 0xFF]
+    """The texts ``00`` to ``99``, and what the CRC needs."""
+    cdef int i
     for i in range(100):
         DIGIT_PAIRS[2 * i] = <uint8_t>(c"0" + i // 10)
         DIGIT_PAIRS[2 * i + 1] = <uint8_t>(c"0" + i % 10)
+    crc_prepare()
 
 
 fill_tables()
 
 
-cdef uint32_t add_to_crc(uint32_t crc, const uint8_t* data, int length) noexcept nogil:
-    """Continue a CRC, whose first and last inversion are left to the caller."""
-    while length >= 8:
-        crc ^= data[0] | <uint32_t>data[1] << 8 | <uint32_t>data[2] << 16 | <uint32_t>data[3] << 24
-        crc = (
-            CRC_TABLES[7][crc & 0xFF] ^ CRC_TABLES[6][(crc >> 8) & 0xFF]
-            ^ CRC_TABLES[5][(crc >> 16) & 0xFF] ^ CRC_TABLES[4][crc >> 24]
-            ^ CRC_TABLES[3][data[4]] ^ CRC_TABLES[2][data[5]]
-            ^ CRC_TABLES[1][data[6]] ^ CRC_TABLES[0][data[7]]
-        )
-        data += 8
-        length -= 8
-    while length > 0:
-        crc = (crc >> 8) ^ CRC_TABLES[0][(crc ^ data[0]) & 0xFF]
-        data += 1
-        length -= 1
-    return crc
+def crc32(bytes text not None, *, bint by_tables=False):
+    cdef bytearray padded = bytearray(CRC_ROOM) + text
+    cdef uint8_t* data = <uint8_t*>PyByteArray_AS_STRING(padded) + CRC_ROOM
+    if by_tables:
+        return crc_by_tables(data, <size_t>len(text))
+    return crc_of(data, <size_t>len(text))
 
 
-cdef uint8_t* write_digits(uint8_t* at, int64_t value, int shift) noexcept nogil:
+cdef inline uint8_t* copy_text(uint8_t* at, const uint8_t* text, int length) noexcept nogil:
+    """Copy in steps, beyond the end; returns where the copy ends."""
+    cdef int done = 0
+    while done < length:
+        memcpy(at + done, text + done, COPY_STEP)
+        done += COPY_STEP
+    return at + length
+
+
+cdef inline bint is_same(const Level* one, const Level* other) noexcept nogil:
+    return one.key == other.key and one.size == other.size
+
+
+cdef inline uint8_t* write_digits(uint8_t* at, int64_t value, int shift) noexcept nogil:
     """Digits of a positive integer with `shift` zeros added, or taken away as far as there are."""
-    cdef uint8_t[20] digits
+    cdef uint8_t[20 + COPY_STEP] digits
     cdef int start = 20
     cdef uint64_t rest = <uint64_t>value
     while shift < 0 and rest % 10 == 0:
@@ -76,8 +79,7 @@ cdef uint8_t* write_digits(uint8_t* at, int64_t value, int shift) noexcept nogil
     elif rest:
         start -= 1
         digits[start] = <uint8_t>(c"0" + rest)
-    memcpy(at, &digits[start], <size_t>(20 - start))
-    at += 20 - start
+    at = copy_text(at, &digits[start], 20 - start)
     while shift > 0:
         at[0] = c"0"
         at += 1
@@ -86,69 +88,55 @@ cdef uint8_t* write_digits(uint8_t* at, int64_t value, int shift) noexcept nogil
 
 
 cdef class BookChecksum:
-    cdef int slot_of(self, int place, int64_t key, int64_t size) noexcept nogil:
-        """Where the line of a level is that was at this place or beside it; -1 where it isn't."""
-        cdef int i, slot
-        for i in range(max(place - 1, 0), min(place + 2, self.count)):
-            slot = self.order[i]
-            if self.lines[slot].key == key and self.lines[slot].size == size:
-                return slot
-        return -1
-
-    cdef int free_slot(self, uint64_t taken) noexcept nogil:
-        cdef int slot = 0
-        while taken >> slot & 1:
-            slot += 1
-        return slot
-
     cdef uint32_t compute(self, const SideArray* asks, const SideArray* bids, int price_shift,
                           int size_shift) noexcept nogil:
-        cdef int place = 0, which, slot, i
-        cdef int[LINES] order
-        cdef uint64_t taken = 0
-        cdef uint32_t crc = 0xFFFFFFFFU
-        cdef bint same = True
-        cdef const SideArray* side
-        cdef const Level* level
-        cdef Line* line
-        cdef uint8_t* end
+        cdef uint8_t[SUMMED_BYTES] text
+        cdef uint8_t* at = &text[CRC_ROOM]
         if price_shift != self.price_shift or size_shift != self.size_shift:
-            self.count = 0
+            self.asks.count = self.bids.count = 0
+            self.asks.length = self.bids.length = 0
             self.price_shift = price_shift
             self.size_shift = size_shift
-        for i in range(self.count):
-            taken |= <uint64_t>1 << self.order[i]
-        for which in range(ASK_SIDE, BID_SIDE - 1, -1):
-            side = asks if which == ASK_SIDE else bids
-            if side.count == 0:
-                continue
-            level = best_of(side)
-            for i in range(<int>min(side.count, <Py_ssize_t>LEVELS_SUMMED)):
-                slot = self.order[place]
-                line = &self.lines[slot]
-                if place < self.count and line.key == level.key and line.size == level.size:
-                    if same:
-                        crc = line.crc
-                    else:
-                        crc = line.crc = add_to_crc(crc, line.text, line.length)
-                else:
-                    same = False
-                    slot = self.slot_of(place, level.key, level.size)
-                    if slot < 0:
-                        slot = self.free_slot(taken)
-                        taken |= <uint64_t>1 << slot
-                        line = &self.lines[slot]
-                        end = write_digits(line.text, price_of(which, level.key), price_shift)
-                        end = write_digits(end, level.size, size_shift)
-                        line.length = <int>(end - line.text)
-                        line.key = level.key
-                        line.size = level.size
-                    line = &self.lines[slot]
-                    crc = line.crc = add_to_crc(crc, line.text, line.length)
-                order[place] = slot
-                place += 1
-                level -= 1
-        for i in range(place):
-            self.order[i] = order[i]
-        self.count = place
-        return ~crc
+        self.follow(&self.asks, ASK_SIDE, asks)
+        self.follow(&self.bids, BID_SIDE, bids)
+        at = copy_text(at, self.asks.text, self.asks.length)
+        at = copy_text(at, self.bids.text, self.bids.length)
+        for i in range(CRC_ROOM):
+            text[i] = 0
+        return crc_of(&text[CRC_ROOM], <size_t>(at - &text[CRC_ROOM]))
+
+    cdef void follow(self, SummedSide* known, int side, const SideArray* levels) noexcept nogil:
+        """Bring a side's lines up to date; a level that was there before has its digits already."""
+        cdef int count = <int>min(levels.count, <Py_ssize_t>LEVELS_SUMMED)
+        cdef int both = min(count, known.count)
+        cdef int i = 0, old, begin
+        cdef int[LEVELS_SUMMED + 1] starts
+        cdef Level[LEVELS_SUMMED] kept
+        cdef uint8_t[TEXT_BYTES] lines
+        cdef const Level* level = best_of(levels) if count else NULL
+        cdef uint8_t* at
+        while i < both and is_same(level - i, &known.levels[i]):
+            i += 1
+        if i == count and i == known.count:
+            return
+        # What follows the first difference is put aside, and made again from there.
+        begin = known.starts[i] if i < known.count else known.length
+        copy_text(lines, &known.text[begin], known.length - begin)
+        for old in range(i, known.count):
+            kept[old] = known.levels[old]
+            starts[old] = known.starts[old] - begin
+        starts[known.count] = known.length - begin
+        old = i
+        at = &known.text[begin]
+        for i in range(i, count):
+            while old < known.count and kept[old].key > level[-i].key:
+                old += 1
+            known.starts[i] = <uint16_t>(at - known.text)
+            known.levels[i] = level[-i]
+            if old < known.count and is_same(level - i, &kept[old]):
+                at = copy_text(at, &lines[starts[old]], starts[old + 1] - starts[old])
+            else:
+                at = write_digits(at, price_of(side, level[-i].key), self.price_shift)
+                at = write_digits(at, level[-i].size, self.size_shift)
+        known.count = count
+        known.length = <int>(at - known.text)

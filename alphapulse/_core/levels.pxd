@@ -36,6 +36,8 @@ cdef class LevelLayout:
     cdef Name asks[4]
     cdef int bid_names
     cdef int ask_names
+    # Whether there is a form of which one can tell at once that a level has it.
+    cdef bint plain
 
 
 cdef class LevelStage:
@@ -44,6 +46,7 @@ cdef class LevelStage:
     cdef Py_ssize_t capacity
     cdef int reserve(self, Py_ssize_t extra) except -1
     cdef int push(self, int side, int64_t price, int64_t size, int added) noexcept nogil
+    cpdef void clear(self) noexcept
 
 
 cdef Problem stage_list(Scan* scan, LevelStage stage, LevelLayout layout, int side,

@@ -5,7 +5,7 @@
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy, memset
 
 from alphapulse._core.scan cimport (
     ABSENT,
@@ -16,6 +16,7 @@ from alphapulse._core.scan cimport (
     NOT_POSITIVE,
     NUMBER,
     OK,
+    POWERS,
     STRING,
     TOO_MANY,
     TOO_PRECISE,
@@ -36,6 +37,11 @@ MAX_LEVELS = 2_000_000
 
 cdef enum:
     STAGE_LIMIT = 2_000_000
+    # Digits that int64 holds in any case.
+    MOST_PLAIN_DIGITS = 18
+    # More than a level with names of `PLAIN_NAMES` bytes in all and two plain numbers has.
+    PLAIN_BYTES = 160
+    PLAIN_NAMES = 48
     # A stage with room for more levels than this (96 KiB) gives its memory back when cleared.
     KEPT_LEVELS = 4_096
 
@@ -149,13 +155,141 @@ cdef int side_of(LevelLayout layout, const Span* span) noexcept nogil:
     return 0
 
 
+cdef inline bint take_word(const unsigned char** at, const Name* name) noexcept nogil:
+    """Step over ``"name":`` or ``"name",`` in just this form."""
+    cdef const unsigned char* text = at[0]
+    if text[0] != c'"' or memcmp(text + 1, name.text, <size_t>name.length) != 0:
+        return False
+    text += name.length + 1
+    if text[0] != c'"' or (text[1] != c":" and text[1] != c","):
+        return False
+    at[0] = text + 2
+    return True
+
+
+cdef inline bint take_plain_number(const unsigned char** at, int exponent,
+                                   int64_t* value) noexcept nogil:
+    """Step over an everyday number, in quotes or not, which the long way would read the same.
+
+    It has digits before its point, no sign and no exponent; zeros may go beyond the decimal places
+    that there are. At most 42 bytes are looked at.
+    """
+    cdef const unsigned char* text = at[0]
+    cdef const unsigned char* first
+    cdef bint quoted = text[0] == c'"'
+    cdef int64_t number = 0
+    cdef Py_ssize_t length
+    cdef unsigned char digit
+    text += quoted
+    first = text
+    while True:
+        digit = text[0] - c"0"
+        if digit > 9:
+            break
+        number = number * 10 + digit
+        text += 1
+        if text - first > MOST_PLAIN_DIGITS:
+            return False
+    length = text - first
+    if length == 0 or length + exponent > MOST_PLAIN_DIGITS or (first[0] == c"0" and length > 1):
+        return False
+    if text[0] == c".":
+        text += 1
+        first = text
+        while text - first < exponent:
+            digit = text[0] - c"0"
+            if digit > 9:
+                break
+            number = number * 10 + digit
+            text += 1
+        length = text - first
+        while text[0] == c"0" and text - first < MOST_PLAIN_DIGITS:
+            text += 1
+        if text == first:
+            return False
+        exponent -= <int>length
+    if quoted:
+        if text[0] != c'"':
+            return False
+        text += 1
+    if text[0] != c"," and text[0] != c"}" and text[0] != c"]":
+        return False
+    value[0] = number * <int64_t>POWERS[exponent]
+    at[0] = text
+    return True
+
+
+cdef const unsigned char* read_plain_level(const unsigned char* at, LevelLayout layout,
+                                           StagedLevel* level, int price_exponent,
+                                           int size_exponent) noexcept nogil:
+    """Read a level in the form in which venues write it, without white space.
+
+    Where it ends; NULL where it has another form, of which `scan_list_level` and
+    `scan_object_level` know. Looks at less than `PLAIN_BYTES`.
+    """
+    if layout.kind == OBJECTS:
+        if at[0] != c"{":
+            return NULL
+        at += 1
+        if not take_word(&at, &layout.price_key):
+            return NULL
+    else:
+        if at[0] != c"[":
+            return NULL
+        at += 1
+        if layout.kind == SIDED:
+            if take_word(&at, &layout.bids[0]):
+                level.side = BID
+            elif take_word(&at, &layout.asks[0]):
+                level.side = ASK
+            else:
+                return NULL
+    if not take_plain_number(&at, price_exponent, &level.price) or level.price == 0:
+        return NULL
+    if at[0] != c",":
+        return NULL
+    at += 1
+    if layout.kind == OBJECTS and not take_word(&at, &layout.size_key):
+        return NULL
+    if not take_plain_number(&at, size_exponent, &level.size):
+        return NULL
+    return at + 1 if at[0] == (c"}" if layout.kind == OBJECTS else c"]") else NULL
+
+
+cdef inline bint take_plain_level(Scan* scan, LevelLayout layout, StagedLevel* level,
+                                  int price_exponent, int size_exponent) noexcept nogil:
+    """Read a level in the form in which venues write it, or nothing."""
+    cdef unsigned char[PLAIN_BYTES] text
+    cdef const unsigned char* at = scan.at
+    cdef const unsigned char* after
+    cdef Py_ssize_t left = scan.end - at
+    if left < PLAIN_BYTES:
+        # A frame's end is read from a copy, with zeros behind it that no number goes over.
+        memset(text, 0, PLAIN_BYTES)
+        memcpy(text, at, <size_t>left)
+        at = text
+    after = read_plain_level(at, layout, level, price_exponent, size_exponent)
+    if after is NULL:
+        return False
+    scan.at += after - at
+    return True
+
+
 cdef Problem stage_level(Scan* scan, LevelStage stage, LevelLayout layout, int side,
                          int price_exponent, int size_exponent) noexcept nogil:
     """Read one level and put it on the stage. `side` is 0 where the level tells it."""
     cdef LevelSpans level
+    cdef StagedLevel plain
     cdef int64_t price = 0, size = 0
     cdef Problem problem
     cdef const unsigned char* start
+    if stage.count >= STAGE_LIMIT:
+        return TOO_MANY
+    plain.side = side
+    if layout.plain and take_plain_level(scan, layout, &plain, price_exponent, size_exponent):
+        if stage.push(plain.side, plain.price, plain.size, 0) < 0:
+            return NO_MEMORY
+        return OK
     level.side.kind = level.price.kind = level.size.kind = ABSENT
     skip_space(scan)
     start = scan.at
@@ -182,8 +316,6 @@ cdef Problem stage_level(Scan* scan, LevelStage stage, LevelLayout layout, int s
     problem = read_number(scan, &level.size, size_exponent, SIZE_FIELD, &size)
     if problem != OK:
         return problem
-    if stage.count >= STAGE_LIMIT:
-        return TOO_MANY
     if stage.push(side, price, size, 0) < 0:
         return NO_MEMORY
     return OK
@@ -284,6 +416,9 @@ cdef LevelLayout make_layout(int kind, str price, str size, str side, bids, asks
     layout.price_key = name_of(keys[0])
     layout.size_key = name_of(keys[1])
     layout.side_key = name_of(keys[2])
+    layout.plain = sum([len(text) for text in layout._texts]) <= PLAIN_NAMES and not (
+        kind == OBJECTS and side
+    )
     layout.bid_names = <int>len(bid_texts)
     layout.ask_names = <int>len(ask_texts)
     for i in range(layout.bid_names):
@@ -347,7 +482,7 @@ cdef class LevelStage:
             for i in range(self.count)
         ])
 
-    def clear(self):
+    cpdef void clear(self) noexcept:
         self.count = 0
         if self.capacity > KEPT_LEVELS:
             free(self.items)
