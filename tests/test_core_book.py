@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alphapulse._core.book import Book, TopView
+from alphapulse._core.book import Book
 from alphapulse._core.changes import ChangeSet
 from alphapulse._core.levels import LevelStage
+from alphapulse._core.topview import TopView
 from alphapulse.errors import RangeError
 from alphapulse.fixed import parse_decimal
 from tests.reference.book import ASK, BID, ReferenceBook, net_changes
@@ -42,7 +43,9 @@ def assert_same(book: Book, twin: ReferenceBook) -> None:
     assert book.asks() == twin.asks()
     assert book.bids(3) == twin.bids(3)
     assert (book.bid_count, book.ask_count) == (len(twin.bids()), len(twin.asks()))
-    assert book.best() == (next(iter(twin.bids()), None), next(iter(twin.asks()), None))
+    best = (next(iter(twin.bids()), None), next(iter(twin.asks()), None))
+    assert book.best() == best
+    assert (book.best_bid, book.best_ask) == tuple(level and level[0] for level in best)
     assert book.crossed == twin.crossed
     assert book.digest() == twin.digest()
 
@@ -60,6 +63,16 @@ def test_native_book_does_as_its_twin(
         assert_same(book, twin)
         for side, price, _ in message:
             assert book.size_at(side, price) == twin.sides[side].get(price, 0)
+
+
+@given(depths, messages | far_messages, messages | far_messages)
+def test_levels_set_one_by_one(depth: int, snapshot: Message, levels: Message) -> None:
+    book, twin = Book(depth), ReferenceBook(depth)
+    book.load(staged(snapshot))
+    twin.load(snapshot)
+    for level in levels:
+        assert book.set_level(*level) == twin.apply([level])
+        assert_same(book, twin)
 
 
 @given(messages, st.integers(-18, 18), st.integers(-18, 18))
@@ -202,6 +215,9 @@ def test_failed_operations_leave_the_book() -> None:
         book.kraken_checksum(19, 0)
     with pytest.raises(ValueError, match="side"):
         book.size_at(3, 1)
+    for level in ((3, 1, 1), (0, 1, 1), (BID, 0, 1), (BID, -1, 1), (BID, 1, -1)):
+        with pytest.raises(ValueError, match=r"side|level"):
+            book.set_level(*level)
     for depth in (-1, 4_000_001):
         with pytest.raises(ValueError, match="depth"):
             Book(depth)

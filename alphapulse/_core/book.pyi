@@ -1,3 +1,5 @@
+from typing_extensions import Buffer
+
 from alphapulse._core.changes import ChangeSet
 from alphapulse._core.levels import LevelStage
 
@@ -7,13 +9,19 @@ MAX_LEVELS_PER_SIDE: int
 class Book:
     """Both sides of an order book, in scaled integers.
 
+    Levels come in a `LevelStage`, or as rows of native int64 (side, price, size) in any
+    C-contiguous buffer: an array of shape (n, 3), or a NumPy array of
+    ``np.dtype([("side", "i8"), ("price", "i8"), ("size", "i8")])``. Side 1 is bid, 2 ask; a row
+    with another side, a price below 1 or a negative size is a ValueError that leaves the book as
+    it was.
+
     Parameters
     ----------
     depth : levels a side that are kept; 0 for all
     """
 
     changes: ChangeSet
-    """What the latest `apply` changed; empty after `load` and `rescale`."""
+    """What the latest `apply` or `set_level` changed; empty after `load` and `rescale`."""
 
     def __init__(self, depth: int = 0) -> None: ...
     @property
@@ -25,10 +33,19 @@ class Book:
     @property
     def crossed(self) -> bool:
         """Whether both sides have levels and the best bid isn't below the best ask."""
+    @property
+    def best_bid(self) -> int | None:
+        """Price of the best bid, None where there is none."""
+    @property
+    def best_ask(self) -> int | None:
+        """Price of the best ask, None where there is none."""
+    @property
+    def nbytes(self) -> int:
+        """Memory that the levels take, room for more included."""
     def clear(self) -> None:
         """Remove all levels."""
-    def load(self, stage: LevelStage) -> None:
-        """Replace the book by the staged levels, in any order.
+    def load(self, levels: LevelStage | Buffer) -> None:
+        """Replace the book by these levels, in any order.
 
         Of a price that comes twice the last size counts.
 
@@ -37,7 +54,7 @@ class Book:
         BookError
             more levels than `MAX_LEVELS_PER_SIDE`; the book is as before
         """
-    def apply(self, stage: LevelStage) -> int:
+    def apply(self, levels: LevelStage | Buffer) -> int:
         """Apply one message: its levels in their order, then truncation to `depth`.
 
         Sizes are absolute, 0 removes; removing an absent level is normal.
@@ -51,6 +68,14 @@ class Book:
         ------
         BookError
             a side could grow beyond `MAX_LEVELS_PER_SIDE`; the book is as before
+        """
+    def set_level(self, side: int, price: int, size: int) -> int:
+        """`apply` a message of one level.
+
+        Raises
+        ------
+        ValueError
+            the side is neither 1 nor 2, the price below 1 or the size negative
         """
     def best(self) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
         """(price, size) of the best bid and the best ask, None where a side is empty."""
@@ -80,26 +105,3 @@ class Book:
         RangeError
             a value would not fit int64; the book is as before
         """
-
-class TopView:
-    """The best levels of a book as somebody was last told of them.
-
-    Parameters
-    ----------
-    depth : levels a side; 0 for all
-    """
-
-    changes: ChangeSet
-    """What the latest `advance` changed, levels entering and leaving the view included."""
-
-    def __init__(self, depth: int = 0) -> None: ...
-    @property
-    def depth(self) -> int: ...
-    def load(self, book: Book) -> None:
-        """Take over the book's best levels; `changes` is empty then."""
-    def advance(self, book: Book) -> int:
-        """Take over the book's best levels; returns the number of net changes since before."""
-    def bids(self) -> tuple[tuple[int, int], ...]:
-        """(price, size), highest price first."""
-    def asks(self) -> tuple[tuple[int, int], ...]:
-        """(price, size), lowest price first."""

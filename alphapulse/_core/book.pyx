@@ -1,109 +1,160 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 # cython: initializedcheck=False
-"""Order book on two sorted arrays, with net changes, truncation and Kraken's checksum.
+"""Order book on two sorted sides, with net changes, truncation and Kraken's checksum.
 
 Memory is reserved before a message is applied, so that it is applied whole or not at all.
 """
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.stdlib cimport free
-from libc.string cimport memcpy
 
 from alphapulse._core.changes cimport ChangeSet
 from alphapulse._core.checksum cimport BookChecksum
 from alphapulse._core.levels cimport ASK, BID, LevelStage
+from alphapulse._core.rows cimport stage_rows
 from alphapulse._core.scan cimport INT64_LARGEST, POWERS
 from alphapulse._core.sides cimport (
+    Cursor,
     Level,
     SideArray,
     best_of,
-    delete_level,
-    insert_level,
+    bytes_of,
+    cursor_of,
+    drop_worst,
+    empty_side,
+    free_side,
     key_of,
+    lay_out,
     make_room,
-    position_of,
+    next_level,
     price_of,
+    release_spares,
+    set_level,
+    size_of,
+    stock,
+    tighten,
+    worst_of,
 )
 from alphapulse.errors import BookError, RangeError
 
 MAX_LEVELS_PER_SIDE = 4_000_000
 
 cdef enum:
-    SIDE_LIMIT = 4_000_000
+    # Rows beyond this many are staged in memory that isn't kept.
+    KEPT_ROWS = 4_096
+
+
+# A side is empty in this state, not in zeroed memory.
+cdef SideArray EMPTY
+empty_side(&EMPTY)
+
 
 cdef tuple levels_of(const SideArray* side, int which, Py_ssize_t limit):
     cdef Py_ssize_t i, count = side.count
     cdef const Level* level
+    cdef Cursor cursor = cursor_of(side)
     cdef list levels = []
     if 0 < limit < count:
         count = limit
     for i in range(count):
-        level = side.block + side.head + side.count - 1 - i
+        level = next_level(&cursor)
         levels.append((price_of(which, level.key), level.size))
     return tuple(levels)
 
 
+cdef object best_level(const SideArray* side, int which):
+    if side.count == 0:
+        return None
+    return (price_of(which, best_of(side).key), best_of(side).size)
+
+
+cdef int refuse() except -1:
+    raise BookError(f"more than {SIDE_LIMIT} levels on a side")
+
+
 cdef class Book:
     def __cinit__(self, Py_ssize_t depth=0):
+        empty_side(&self.sides[0])
+        empty_side(&self.sides[1])
         if not 0 <= depth <= SIDE_LIMIT:
             raise ValueError(f"depth is 0 (all) to {SIDE_LIMIT}, not {depth}")
         self.depth = depth
         self.changes = ChangeSet()
 
     def __dealloc__(self):
-        free(self.sides[0].block)
-        free(self.sides[1].block)
+        free_side(&self.sides[0])
+        free_side(&self.sides[1])
+
+    cdef int apply_one(self, int side, int64_t price, int64_t size) except -1:
+        """Apply a message of one level: it needs no sorting."""
+        cdef SideArray* levels = &self.sides[side - 1]
+        cdef int64_t key = key_of(side, price), before
+        cdef const Level* worst
+        cdef Py_ssize_t spares
+        self.changes.clear()
+        if self.changes.capacity < 2:
+            self.changes.reserve(2)
+        if size:
+            if levels.count >= SIDE_LIMIT:
+                refuse()
+            spares = make_room(levels, 1)
+            if spares:
+                stock(spares)
+        before = set_level(levels, key, size)
+        if before != size:
+            self.changes.note(side, key, before, size)
+        if self.depth and levels.count > self.depth:
+            worst = worst_of(levels)
+            if worst.key == key:
+                self.changes.clear()
+            else:
+                self.changes.note(side, worst.key, worst.size, 0)
+            drop_worst(levels)
+        return 0
 
     cdef int apply_stage(self, LevelStage stage) except -1:
         """See `apply`; leaves the net changes in `changes`."""
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, spares
+        cdef int side
+        cdef int64_t key, size, before
         cdef Py_ssize_t[2] per_side
-        per_side[0] = per_side[1] = 0
+        if stage.count == 1:
+            return self.apply_one(
+                stage.items[0].side, stage.items[0].price, stage.items[0].size
+            )
         self.changes.clear()
+        per_side[0] = per_side[1] = 0
         for i in range(stage.count):
             per_side[stage.items[i].side - 1] += 1
         for i in range(2):
             if self.sides[i].count + per_side[i] > SIDE_LIMIT:
-                raise BookError(f"more than {SIDE_LIMIT} levels on a side")
+                refuse()
         # Each staged level touches one price, and pushes at most one other out of the depth.
         self.changes.reserve(stage.count * 2)
-        for i in range(2):
-            if per_side[i]:
-                make_room(&self.sides[i], per_side[i])
+        spares = make_room(&self.sides[0], per_side[0]) + make_room(&self.sides[1], per_side[1])
+        if spares:
+            stock(spares)
         for i in range(stage.count):
-            self.touch(stage.items[i].side, stage.items[i].price, stage.items[i].size)
+            side = stage.items[i].side
+            size = stage.items[i].size
+            key = key_of(side, stage.items[i].price)
+            before = set_level(&self.sides[side - 1], key, size)
+            self.changes.note(side, key, before, size)
         if self.depth:
             self.truncate(BID)
             self.truncate(ASK)
         self.changes.settle()
+        if spares:
+            release_spares()
         return 0
-
-    cdef void touch(self, int side, int64_t price, int64_t size) noexcept nogil:
-        """Set one level's size and note what it was."""
-        cdef SideArray* levels = &self.sides[side - 1]
-        cdef int64_t key = key_of(side, price)
-        cdef Py_ssize_t at = position_of(levels, key)
-        cdef Level* level = levels.block + levels.head + at
-        cdef int64_t before = 0
-        if at < levels.count and level.key == key:
-            before = level.size
-            if size:
-                level.size = size
-            else:
-                delete_level(levels, at)
-        elif size:
-            insert_level(levels, at, key, size)
-        self.changes.note(side, key, before, size)
 
     cdef void truncate(self, int side) noexcept nogil:
         """Drop the worst levels beyond the depth."""
         cdef SideArray* levels = &self.sides[side - 1]
-        cdef Level* worst
+        cdef const Level* worst
         while levels.count > self.depth:
-            worst = levels.block + levels.head
+            worst = worst_of(levels)
             self.changes.note(side, worst.key, worst.size, 0)
-            levels.head += 1
-            levels.count -= 1
+            drop_worst(levels)
 
     cdef int load_stage(self, LevelStage stage) except -1:
         """See `load`."""
@@ -111,8 +162,7 @@ cdef class Book:
         cdef SideArray[2] fresh
         cdef Py_ssize_t i
         for i in range(2):
-            fresh[i].block = NULL
-            fresh[i].head = fresh[i].count = fresh[i].capacity = 0
+            fresh[i] = EMPTY
         sorted_levels.clear()
         sorted_levels.reserve(stage.count)
         for i in range(stage.count):
@@ -127,19 +177,20 @@ cdef class Book:
         try:
             self.fill(fresh, sorted_levels)
         except BaseException:
-            free(fresh[0].block)
-            free(fresh[1].block)
+            free_side(&fresh[0])
+            free_side(&fresh[1])
             raise
         finally:
             sorted_levels.clear()
         for i in range(2):
-            free(self.sides[i].block)
+            free_side(&self.sides[i])
             self.sides[i] = fresh[i]
         return 0
 
     cdef int fill(self, SideArray* fresh, ChangeSet levels) except -1:
-        """Lay sorted levels, best first, into two empty arrays."""
+        """Lay sorted levels, best first, into two empty sides."""
         cdef Py_ssize_t i, j, first = 0, found, kept
+        cdef Cursor cursor
         cdef Level* into
         for i in range(2):
             found = first
@@ -149,17 +200,29 @@ cdef class Book:
             if self.depth and kept > self.depth:
                 kept = self.depth
             if kept > SIDE_LIMIT:
-                raise BookError(f"more than {SIDE_LIMIT} levels on a side")
-            make_room(&fresh[i], kept)
-            fresh[i].head = (fresh[i].capacity - kept) // 2
-            into = fresh[i].block + fresh[i].head + kept
+                refuse()
+            lay_out(&fresh[i], kept)
+            cursor = cursor_of(&fresh[i])
             for j in range(kept):
-                into -= 1
+                into = next_level(&cursor)
                 into.key = levels.items[first + j].key
                 into.size = levels.items[first + j].after
-            fresh[i].count = kept
+            tighten(&fresh[i])
             first = found
         return 0
+
+    cdef LevelStage staged(self, object levels):
+        """Levels as a stage: they are one, or rows of integers."""
+        if isinstance(levels, LevelStage):
+            return <LevelStage>levels
+        cdef LevelStage stage = self.rows
+        if stage is None:
+            stage = LevelStage()
+        self.rows = None
+        stage_rows(stage, levels)
+        if stage.count <= KEPT_ROWS:
+            self.rows = stage
+        return stage
 
     cdef bint is_crossed(self) noexcept nogil:
         if self.sides[0].count == 0 or self.sides[1].count == 0:
@@ -183,21 +246,44 @@ cdef class Book:
     def crossed(self):
         return self.is_crossed()
 
+    @property
+    def best_bid(self):
+        if self.sides[0].count == 0:
+            return None
+        return price_of(BID, best_of(&self.sides[0]).key)
+
+    @property
+    def best_ask(self):
+        if self.sides[1].count == 0:
+            return None
+        return price_of(ASK, best_of(&self.sides[1]).key)
+
+    @property
+    def nbytes(self):
+        return bytes_of(&self.sides[0]) + bytes_of(&self.sides[1])
+
     def clear(self):
-        self.sides[0].count = self.sides[1].count = 0
+        empty_side(&self.sides[0])
+        empty_side(&self.sides[1])
         self.changes.clear()
 
-    def load(self, LevelStage stage not None):
-        self.load_stage(stage)
+    def load(self, levels not None):
+        self.load_stage(self.staged(levels))
 
-    def apply(self, LevelStage stage not None):
-        self.apply_stage(stage)
+    def apply(self, levels not None):
+        self.apply_stage(self.staged(levels))
+        return self.changes.count
+
+    def set_level(self, int side, int64_t price, int64_t size):
+        if not BID <= side <= ASK:
+            raise ValueError(f"side is 1 (bid) or 2 (ask), not {side}")
+        if price < 1 or size < 0:
+            raise ValueError(f"no level: price {price}, size {size}")
+        self.apply_one(side, price, size)
         return self.changes.count
 
     def best(self):
-        bids = levels_of(&self.sides[0], BID, 1)
-        asks = levels_of(&self.sides[1], ASK, 1)
-        return (bids[0] if bids else None, asks[0] if asks else None)
+        return (best_level(&self.sides[0], BID), best_level(&self.sides[1], ASK))
 
     def bids(self, Py_ssize_t limit=0):
         return levels_of(&self.sides[0], BID, limit)
@@ -210,12 +296,7 @@ cdef class Book:
             raise ValueError(f"side is 1 (bid) or 2 (ask), not {side}")
         if price < 1:
             return 0
-        cdef SideArray* levels = &self.sides[side - 1]
-        cdef int64_t key = key_of(side, price)
-        cdef Py_ssize_t at = position_of(levels, key)
-        if at < levels.count and levels.block[levels.head + at].key == key:
-            return levels.block[levels.head + at].size
-        return 0
+        return size_of(&self.sides[side - 1], key_of(side, price))
 
     def kraken_checksum(self, int price_shift=0, int size_shift=0):
         if not (-18 <= price_shift <= 18 and -18 <= size_shift <= 18):
@@ -224,15 +305,17 @@ cdef class Book:
 
     def digest(self):
         cdef uint64_t value = 0xCBF29CE484222325U
-        cdef Py_ssize_t i
         cdef int which
-        cdef Level* level
+        cdef const Level* level
+        cdef Cursor cursor
         for which in range(BID, ASK + 1):
             value = mix(value, <uint64_t>self.sides[which - 1].count)
-            for i in range(self.sides[which - 1].count):
-                level = best_of(&self.sides[which - 1]) - i
+            cursor = cursor_of(&self.sides[which - 1])
+            level = next_level(&cursor)
+            while level is not NULL:
                 value = mix(value, <uint64_t>price_of(which, level.key))
                 value = mix(value, <uint64_t>level.size)
+                level = next_level(&cursor)
         return value
 
     def rescale(self, int price_places, int size_places):
@@ -240,12 +323,13 @@ cdef class Book:
             raise ValueError(f"a rescale is by 0 to 18 places, not {price_places}, {size_places}")
         cdef int64_t price_factor = <int64_t>POWERS[price_places]
         cdef int64_t size_factor = <int64_t>POWERS[size_places]
-        cdef Py_ssize_t i
         cdef int which
         cdef Level* level
+        cdef Cursor cursor
         for which in range(BID, ASK + 1):
-            for i in range(self.sides[which - 1].count):
-                level = best_of(&self.sides[which - 1]) - i
+            cursor = cursor_of(&self.sides[which - 1])
+            level = next_level(&cursor)
+            while level is not NULL:
                 if price_of(which, level.key) > INT64_LARGEST // price_factor:
                     raise RangeError(
                         str(price_of(which, level.key)),
@@ -256,11 +340,15 @@ cdef class Book:
                         str(level.size),
                         f"a size doesn't fit int64 with {size_places} more decimal places",
                     )
+                level = next_level(&cursor)
         for which in range(2):
-            for i in range(self.sides[which].count):
-                level = best_of(&self.sides[which]) - i
+            cursor = cursor_of(&self.sides[which])
+            level = next_level(&cursor)
+            while level is not NULL:
                 level.key *= price_factor
                 level.size *= size_factor
+                level = next_level(&cursor)
+            tighten(&self.sides[which])
         self.changes.clear()
 
 
@@ -268,79 +356,3 @@ cdef inline uint64_t mix(uint64_t value, uint64_t word) noexcept nogil:
     """FNV-1a on whole words, the upper half folded down so that every bit counts."""
     value = (value ^ word) * <uint64_t>0x100000001B3U
     return value ^ (value >> 32)
-
-
-cdef class TopView:
-    def __cinit__(self, Py_ssize_t depth=0):
-        if not 0 <= depth <= SIDE_LIMIT:
-            raise ValueError(f"depth is 0 (all) to {SIDE_LIMIT}, not {depth}")
-        self.depth = depth
-        self.changes = ChangeSet()
-
-    def __dealloc__(self):
-        free(self.sides[0].block)
-        free(self.sides[1].block)
-
-    cdef Py_ssize_t shown(self, const SideArray* side) noexcept nogil:
-        return min(side.count, self.depth) if self.depth else side.count
-
-    cdef int compare(self, int which, const SideArray* source) except -1:
-        """Note the differences between what was shown and what is there now, best first."""
-        cdef SideArray* told = &self.sides[which - 1]
-        cdef Py_ssize_t old_left = told.count, new_left = self.shown(source)
-        cdef const Level* old = best_of(told) if old_left else NULL
-        cdef const Level* new = best_of(source) if new_left else NULL
-        while old_left or new_left:
-            if self.changes.count == self.changes.capacity:
-                self.changes.reserve(2 * self.changes.count)
-            if old_left == 0 or (new_left and new.key > old.key):
-                self.changes.note(which, new.key, 0, new.size)
-                new -= 1
-                new_left -= 1
-            elif new_left == 0 or old.key > new.key:
-                self.changes.note(which, old.key, old.size, 0)
-                old -= 1
-                old_left -= 1
-            else:
-                if old.size != new.size:
-                    self.changes.note(which, old.key, old.size, new.size)
-                old -= 1
-                new -= 1
-                old_left -= 1
-                new_left -= 1
-        return 0
-
-    cdef int advance_to(self, Book book) except -1:
-        """See `advance`."""
-        cdef Py_ssize_t i, shown
-        cdef SideArray* told
-        self.changes.clear()
-        for i in range(2):
-            self.compare(<int>i + 1, &book.sides[i])
-            make_room(&self.sides[i], max(self.shown(&book.sides[i]) - self.sides[i].count, 0))
-        for i in range(2):
-            told = &self.sides[i]
-            shown = self.shown(&book.sides[i])
-            told.head = (told.capacity - shown) // 2
-            told.count = shown
-            if shown:
-                memcpy(
-                    told.block + told.head,
-                    best_of(&book.sides[i]) - (shown - 1),
-                    <size_t>shown * sizeof(Level),
-                )
-        return 0
-
-    def load(self, Book book not None):
-        self.advance_to(book)
-        self.changes.clear()
-
-    def advance(self, Book book not None):
-        self.advance_to(book)
-        return self.changes.count
-
-    def bids(self):
-        return levels_of(&self.sides[0], BID, 0)
-
-    def asks(self):
-        return levels_of(&self.sides[1], ASK, 0)

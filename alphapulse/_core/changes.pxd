@@ -1,4 +1,9 @@
 from libc.stdint cimport int32_t, int64_t, uint32_t
+from libc.stdlib cimport free
+
+cdef enum:
+    # A set with room for more changes than this (160 KiB) gives its memory back when cleared.
+    KEPT_CHANGES = 4_096
 
 
 cdef struct Change:
@@ -27,5 +32,12 @@ cdef class ChangeSet:
         change.order = <uint32_t>self.count
         self.count += 1
 
+    cdef inline void clear(self) noexcept nogil:
+        """Forget all changes, and give the memory of a large set back."""
+        self.count = 0
+        if self.capacity > KEPT_CHANGES:
+            free(self.items)
+            self.items = NULL
+            self.capacity = 0
+
     cdef void settle(self) noexcept nogil
-    cdef void clear(self) noexcept

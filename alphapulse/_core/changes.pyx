@@ -2,16 +2,15 @@
 # cython: initializedcheck=False
 """Net changes of a book."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, qsort, realloc
+from libc.string cimport memcpy
 
 from alphapulse._core.levels cimport ASK, BID
 from alphapulse._core.sides cimport key_of, price_of
 
 cdef enum:
-    # A set with room for more changes than this (160 KiB) gives its memory back when cleared.
-    KEPT_CHANGES = 4_096
-    INSERTION_SORT_LIMIT = 24
+    INSERTION_SORT_LIMIT = 40
     ADD = 1
     UPDATE = 2
     REMOVE = 3
@@ -32,22 +31,48 @@ cdef int compare_changes(const void* a, const void* b) noexcept nogil:
     return 1 if comes_before(<const Change*>b, <const Change*>a) else 0
 
 
-cdef void sort_changes(Change* items, Py_ssize_t count) noexcept nogil:
-    cdef Py_ssize_t i, j
-    cdef Change moved
-    if count > INSERTION_SORT_LIMIT:
-        for i in range(1, count):
-            if not comes_before(&items[i - 1], &items[i]):
-                qsort(items, <size_t>count, sizeof(Change), &compare_changes)
-                return
-        return
+cdef bint are_sorted(const Change* items, Py_ssize_t count) noexcept nogil:
+    cdef Py_ssize_t i
     for i in range(1, count):
-        moved = items[i]
-        j = i
-        while j > 0 and comes_before(&moved, &items[j - 1]):
-            items[j] = items[j - 1]
-            j -= 1
-        items[j] = moved
+        if not comes_before(&items[i - 1], &items[i]):
+            return False
+    return True
+
+
+cdef void sort_few(Change* items, Py_ssize_t count) noexcept nogil:
+    """Sort by insertion: of each side the keys alone, and the changes once in the end."""
+    cdef Change[INSERTION_SORT_LIMIT] sorted_items
+    cdef int64_t[INSERTION_SORT_LIMIT] keys
+    cdef int32_t[INSERTION_SORT_LIMIT] places
+    cdef Py_ssize_t i, j, first = 0, placed = 0
+    cdef int64_t key
+    cdef int side
+    for side in range(BID, ASK + 1):
+        first = placed
+        for i in range(count):
+            if items[i].side != side:
+                continue
+            key = items[i].key
+            j = placed
+            while j > first and keys[j - 1] < key:
+                keys[j] = keys[j - 1]
+                places[j] = places[j - 1]
+                j -= 1
+            keys[j] = key
+            places[j] = <int32_t>i
+            placed += 1
+    for i in range(count):
+        sorted_items[i] = items[places[i]]
+    memcpy(items, sorted_items, <size_t>count * sizeof(Change))
+
+
+cdef void sort_changes(Change* items, Py_ssize_t count) noexcept nogil:
+    if are_sorted(items, count):
+        return
+    if count > INSERTION_SORT_LIMIT:
+        qsort(items, <size_t>count, sizeof(Change), &compare_changes)
+    else:
+        sort_few(items, count)
 
 
 cdef class ChangeSet:
@@ -66,14 +91,6 @@ cdef class ChangeSet:
         self.items = <Change*>block
         self.capacity = capacity
         return 0
-
-    cdef void clear(self) noexcept:
-        """Forget all changes, and give the memory of a large set back."""
-        self.count = 0
-        if self.capacity > KEPT_CHANGES:
-            free(self.items)
-            self.items = NULL
-            self.capacity = 0
 
     cdef void settle(self) noexcept nogil:
         """Make net changes of all touches: sorted, one per price, none where nothing changed."""

@@ -11,7 +11,7 @@ from libc.string cimport memcpy, memset
 from alphapulse._core.book cimport Book
 from alphapulse._core.changes cimport Change, ChangeSet
 from alphapulse._core.levels cimport BID
-from alphapulse._core.sides cimport Level, SideArray, best_of, price_of
+from alphapulse._core.sides cimport Cursor, Level, SideArray, cursor_of, next_level, price_of
 from alphapulse._core.wire cimport (
     COUNT_KNOWN,
     DELTA,
@@ -300,15 +300,18 @@ cdef uint8_t* put_levels(uint8_t* at, int which, const SideArray* side,
                          Py_ssize_t count) noexcept nogil:
     """The best levels of a side, as price or distance and size."""
     cdef Py_ssize_t i
-    cdef const Level* level = best_of(side) if count else NULL
+    cdef Cursor cursor = cursor_of(side)
+    cdef const Level* level
+    cdef int64_t better = 0
     for i in range(count):
+        level = next_level(&cursor)
         if i == 0:
             at = put_svarint(at, price_of(which, level.key))
         else:
             # Keys fall from level to level on both sides.
-            at = put_uvarint(at, <uint64_t>(level[1].key - level.key))
+            at = put_uvarint(at, <uint64_t>(better - level.key))
+        better = level.key
         at = put_uvarint(at, <uint64_t>level.size)
-        level -= 1
     return at
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from alphapulse._core import decoder
-from alphapulse._core.book import Book, TopView
+from alphapulse._core.book import Book
 from alphapulse._core.levels import LevelStage
+from alphapulse._core.topview import TopView
 from alphapulse.errors import BookError, RecordError
 from alphapulse.model import Level, Reason, RecordFlag, RecordType
 

@@ -1,0 +1,1 @@
+"""Levels from rows of three integers; for the native modules only."""

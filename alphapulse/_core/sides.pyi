@@ -1,0 +1,1 @@
+"""One side of a book in sorted blocks; for the native modules only."""
