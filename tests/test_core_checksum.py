@@ -1,4 +1,4 @@
-"""Kraken's checksum, kept from message to message, against the one computed anew in plain Python."""
+"""Kraken's checksum, kept from message to message, against its plain-Python twin."""
 
 from __future__ import annotations
 
