@@ -4,6 +4,7 @@ from alphapulse._core.records import Records
 from alphapulse._core.segment import ReadersPage, Segment
 
 class Consumer:
+    known: int
     @property
     def segment(self) -> Segment: ...
     def __init__(

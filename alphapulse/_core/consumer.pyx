@@ -17,6 +17,7 @@ from alphapulse._core.ring cimport (
     AP_SHARE,
     AP_SLOTS,
     ap_announced,
+    ap_announced_since,
     ap_committed,
     ap_copy,
     ap_entry,
@@ -55,12 +56,10 @@ from alphapulse.errors import RingCorrupt
 cdef enum:
     # One bit for each possible id of an instrument.
     SYNCED_BYTES = 8192
-    # Copied at a time, and staged at most. Two pieces stay in a core's cache: the one that was
-    # given out and the one that is being filled.
-    PIECE_BYTES = 131072
+    # Copied and checked at a time, while it is in the core's first cache.
+    PIECE_BYTES = 16384
+    # Given out at a time, as soon as there is so much.
     BATCH_BYTES = 4194304
-    # Copied beyond what is wanted.
-    MARGIN_BYTES = 16384
     # A larger chunk isn't kept once it was given out.
     SPARE_BYTES = 1048576
     # Length of records, as long as none has been seen.
@@ -111,21 +110,20 @@ cdef class Consumer:
 
     cdef void tell(self) noexcept:
         if self.slot != NULL:
-            ap_set_slot(self.slot, self.segment.ring.header.epoch,
-                        self.expected - <uint64_t>self.staged - 1)
+            ap_set_slot(self.slot, self.segment.ring.header.epoch, self.expected - 1)
 
     @property
     def sequence(self):
         """The next sequence wanted; beyond those given, some may be filtered."""
-        if self.staged:
-            return get_u64(self.chunk.data + self.begin + 8) & AP_MAX_SEQUENCE
         return self.expected
 
     @property
     def drained(self):
         """Whether all that was committed has been given."""
-        return not self.staged and not self.lapped and \
-            ap_committed(self.segment.ring.header) == self.position
+        return not self.has_more()
+
+    cdef bint has_more(self) noexcept:
+        return self.lapped or ap_committed(self.segment.ring.header) != self.position
 
     def seek_latest(self):
         """Begin at the oldest of the live books' latest snapshots, at the end without any."""
@@ -235,8 +233,6 @@ cdef class Consumer:
         self.drop_history = drop_history
         self.lapped = False
         self.told = 0
-        self.staged = 0
-        self.begin = self.end = 0
         memset(self.synced, 0, SYNCED_BYTES)
 
     cdef uint64_t oldest_snapshot(self) noexcept nogil:
@@ -262,81 +258,79 @@ cdef class Consumer:
         return oldest
 
     cdef int fill(self, Py_ssize_t limit) except -1:
-        """Stage records until there are `limit`, or no more; notes whether the writer overtook."""
+        """Copy and check up to `limit` records; notes whether the writer overtook."""
         cdef ap_ring *ring = &self.segment.ring
-        cdef uint64_t committed, bytes, ahead, wanted, needed = 0
-        while self.staged < limit and self.end - self.begin < BATCH_BYTES:
+        cdef uint64_t committed, announced, ahead, bytes, wanted, needed = 0
+        self.count = self.end = 0
+        while self.count < limit and self.end < BATCH_BYTES:
             committed = ap_committed(ring.header)
-            if committed == self.position:
-                break
-            if committed < self.position or committed & 7 or \
-                    ap_announced(ring.header) < committed:
-                raise RingCorrupt(f"{self.segment.name}: committed position {committed} after "
-                                  f"{self.position} was read")
             ahead = committed - self.position
-            # What is wanted, going by the last records' length, and a bit more: what is copied
-            # beyond the limit has to be moved along.
-            wanted = min(<uint64_t>(limit - self.staged), <uint64_t>BATCH_BYTES) * self.usual
-            wanted = min(ahead, min(wanted + MARGIN_BYTES, <uint64_t>BATCH_BYTES))
-            bytes = min(ahead, max(min(wanted, <uint64_t>PIECE_BYTES), needed))
+            if ahead == 0:
+                break
+            if ahead >> 63 or committed & 7:
+                self.contradict(committed)
             self.lapped = ahead > ring.at.capacity
-            if not self.lapped:
-                self.reserve(bytes, max(bytes, wanted))
-                ap_copy(ring, self.position, bytes, self.chunk.data + self.end)
-                self.lapped = ap_torn(ring, self.position)
             if self.lapped:
                 break
-            needed = self.accept(bytes)
+            # Going by the last records' length: what is copied beyond the limit is copied again.
+            wanted = min(<uint64_t>(limit - self.count), <uint64_t>BATCH_BYTES) * self.usual
+            wanted = max(min(ahead, min(wanted, <uint64_t>BATCH_BYTES)), needed)
+            bytes = max(min(wanted, <uint64_t>PIECE_BYTES), needed)
+            if self.count == 0 or self.end + <Py_ssize_t>bytes > self.chunk.size:
+                self.reserve(wanted)
+            ap_copy(ring, self.position, bytes, self.chunk.data + self.end)
+            announced = ap_announced_since(ring)
+            if announced < committed:
+                self.contradict(committed)
+            self.lapped = announced - self.position > ring.at.capacity
+            if self.lapped:
+                break
+            needed = self.accept(bytes, limit)
             if needed > committed - self.position:
                 raise RingCorrupt(f"{self.segment.name}: a record of {needed} bytes at "
                                   f"{self.position} reaches beyond {committed}")
         return 0
 
-    cdef int reserve(self, uint64_t room, uint64_t more) except -1:
-        """Make room behind the staged records, out of the way of what was handed out.
+    cdef int contradict(self, uint64_t committed) except -1:
+        raise RingCorrupt(f"{self.segment.name}: committed position {committed} after "
+                          f"{self.position} was read, announced "
+                          f"{ap_announced(self.segment.ring.header)}")
 
-        New memory gets room for `more` bytes, which are likely to follow.
-        """
-        cdef Py_ssize_t kept = self.end - self.begin, size = kept + room
-        cdef Chunk chunk = None
-        cdef uint8_t *data
-        if self.chunk is not None and Py_REFCNT(self.chunk) == 1:
-            if kept and self.end + <Py_ssize_t>room <= self.chunk.size:
-                return 0
-            if size <= self.chunk.size:
-                memmove(self.chunk.data, self.chunk.data + self.begin, kept)
-                self.begin, self.end = 0, kept
-                return 0
-        if self.spare is not None and Py_REFCNT(self.spare) == 1 and size <= self.spare.size:
-            chunk = self.spare
-        else:
+    cdef int reserve(self, uint64_t more) except -1:
+        """Make room for `more` bytes behind those copied, out of the way of what was given out."""
+        cdef Py_ssize_t size = self.end + more
+        cdef Chunk chunk = self.chunk
+        if chunk is not None and size <= chunk.size and Py_REFCNT(chunk) == 2:
+            return 0  # referred to by this object and this function alone
+        chunk = self.spare
+        if chunk is None or size > chunk.size or Py_REFCNT(chunk) > 2:
             chunk = Chunk.__new__(Chunk)
-            chunk.size = (kept + more + AP_PAGE - 1) // AP_PAGE * AP_PAGE
+            chunk.size = (size + AP_PAGE - 1) // AP_PAGE * AP_PAGE
             chunk.data = <uint8_t *>malloc(chunk.size)
             if chunk.data == NULL:
                 raise MemoryError
-        if kept:
-            memcpy(chunk.data, self.chunk.data + self.begin, kept)
-        if self.chunk is None or self.chunk.size <= SPARE_BYTES:
-            self.spare = self.chunk
+        if self.end:
+            memcpy(chunk.data, self.chunk.data, self.end)
+        self.spare = self.chunk
+        if self.spare is not None and self.spare.size > SPARE_BYTES:
+            self.spare = None
         self.chunk = chunk
-        self.begin, self.end = 0, kept
         return 0
 
-    cdef uint64_t accept(self, uint64_t bytes) except? 1:
-        """Check the `bytes` copied behind the staged records and stage them.
+    cdef uint64_t accept(self, uint64_t bytes, Py_ssize_t limit) except? 1:
+        """Check the `bytes` copied behind what was accepted; accept until there are `limit`.
 
         Returns how many bytes the next record takes if it isn't wholly among them, else 0.
         """
         cdef ap_ring *ring = &self.segment.ring
-        cdef uint64_t most = ring.at.capacity // AP_SHARE, left = bytes, length, padded, word, route
-        cdef uint64_t ours = <uint64_t>ring.header.ring_id << 48
-        cdef uint64_t position = self.position, expected = self.expected
+        cdef uint64_t most = ring.at.capacity // AP_SHARE, length, padded = 0, word, left = bytes
+        cdef uint64_t route = (<uint64_t>ring.header.ring_id << 48) + self.expected
+        cdef uint64_t position = self.position, first = route
+        cdef Py_ssize_t room = limit - self.count
         cdef uint8_t *read = self.chunk.data + self.end
         cdef uint8_t *keep = read
         cdef str problem = None
-        padded = 0
-        while left:
+        while left and room:
             word = get_u64(read)
             length = <uint32_t>word
             padded = ap_padded(length)
@@ -345,50 +339,39 @@ cdef class Consumer:
                 break
             if padded > left:
                 break
-            route = get_u64(read + 8)
-            if route != (ours | expected):
-                problem = (f"record {route & AP_MAX_SEQUENCE} of ring {route >> 48}, "
-                           f"not {expected} of ring {ours >> 48}")
+            if get_u64(read + 8) != route:
+                problem = misplaced(get_u64(read + 8), route)
                 break
             if position >= self.filter_until or \
                     not dropped(word, self.synced, self.drop_history):
                 if keep != read:
                     memmove(keep, read, padded)
                 keep += padded
-                self.staged += 1
+                room -= 1
             elif self.told:
                 self.told -= 1
             read += padded
             left -= padded
             position += padded
-            expected += 1
-        if expected != self.expected:
-            self.usual = ap_padded((position - self.position) // (expected - self.expected))
+            route += 1
+        if route != first:
+            self.usual = ap_padded((position - self.position) // (route - first))
         self.position = position
-        self.expected = expected
+        self.expected += route - first
+        self.count = limit - room
         self.end = keep - self.chunk.data
         if problem is not None:
             raise RingCorrupt(f"{self.segment.name}: {problem} at position {self.position}")
-        return padded if left else 0
+        return padded if left and room else 0
 
-    cdef Records take(self, Py_ssize_t limit):
-        """Hand out staged records."""
+    cdef Records take(self):
+        """Give out what was accepted."""
         cdef Records records = <Records>(<PyTypeObject *>self.kind).tp_new(
             <type>self.kind, <PyObject *>(), NULL)
-        cdef Py_ssize_t at = self.begin
         records.origin = self.origin
         records.chunk = self.chunk
-        records.begin = at
-        if limit >= self.staged:
-            records.count = self.staged
-            at = self.end
-        else:
-            records.count = limit
-            for _ in range(limit):
-                at += ap_padded(get_u32(self.chunk.data + at))
-        records.end = at
-        self.begin = at
-        self.staged -= records.count
+        records.end = self.end
+        records.count = self.count
         return records
 
     cdef object recover(self):
@@ -440,15 +423,16 @@ cdef class Consumer:
         RingCorrupt
             the segment contradicts itself
         """
-        cdef Records records
+        return self.advance(limit)
+
+    cdef object advance(self, Py_ssize_t limit):
         if limit < 1:
             raise ValueError(f"limit {limit} is no positive number")
-        if self.staged < limit and not self.lapped:
+        if not self.lapped:
             self.fill(limit)
-        if self.staged:
-            records = self.take(limit)
-            self.tell()
-            return records
+            if self.count:
+                self.tell()
+                return self.take()
         return self.recover() if self.lapped else None
 
     def wait(self, int64_t spin_ns, int64_t timeout_ns, uint32_t ended):
@@ -462,7 +446,7 @@ cdef class Consumer:
         cdef ap_slot *slot = self.slot
         cdef uint64_t position = self.position
         cdef ap_readers *readers = NULL if page is None else page.readers
-        cdef bint news = self.staged > 0 or self.lapped
+        cdef bint news = self.lapped
         if news:
             return True
         with nogil:
@@ -476,3 +460,8 @@ cdef class Consumer:
     def nudge(self):
         """Wake whoever sleeps on this segment, for a look at something else than the ring."""
         ap_wake_all(self.segment.ring.header)
+
+
+cdef str misplaced(uint64_t found, uint64_t wanted):
+    return (f"record {found & AP_MAX_SEQUENCE} of ring {found >> 48}, "
+            f"not {wanted & AP_MAX_SEQUENCE} of ring {wanted >> 48}")

@@ -118,8 +118,9 @@ _Static_assert(sizeof(ap_readers) == 64 && sizeof(ap_slot) == 64, "readers' segm
 
 typedef struct {
     uint64_t directory, index, data, total; /* offsets in the segment */
-    uint64_t capacity, block_bytes, block_count;
+    uint64_t capacity, block_bytes, block_count; /* powers of two */
     uint32_t max_instruments;
+    uint32_t block_bits; /* block_bytes = 1 << block_bits */
 } ap_geometry;
 
 /* Lays a segment out; 0 if the two numbers are out of range. */
@@ -131,6 +132,7 @@ static inline int ap_lay_out(uint64_t capacity, uint64_t max_instruments, ap_geo
     out->max_instruments = (uint32_t)max_instruments;
     out->block_bytes = capacity / AP_BLOCKS < AP_MIN_BLOCK ? AP_MIN_BLOCK : capacity / AP_BLOCKS;
     out->block_count = capacity / out->block_bytes;
+    out->block_bits = (uint32_t)__builtin_ctzll(out->block_bytes);
     out->directory = AP_HEADER_BYTES;
     out->index = out->directory + max_instruments * sizeof(ap_entry);
     out->data = (out->index + out->block_count * 8 + AP_PAGE - 1) / AP_PAGE * AP_PAGE;
@@ -179,7 +181,8 @@ AP_SETTER(ended_ns, int64_t)
 AP_SETTER(instrument_count, uint32_t)
 
 static inline uint64_t ap_block(const ap_ring *ring, uint64_t block) {
-    return atomic_load_explicit(&ring->index[block % ring->at.block_count], memory_order_relaxed);
+    return atomic_load_explicit(&ring->index[block & (ring->at.block_count - 1)],
+                                memory_order_relaxed);
 }
 
 static inline uint64_t ap_word(const ap_ring *ring, uint64_t position) {
@@ -187,16 +190,21 @@ static inline uint64_t ap_word(const ap_ring *ring, uint64_t position) {
     return atomic_load_explicit(&ring->data[offset / 8], memory_order_relaxed);
 }
 
-static inline void ap_store_words(_Atomic uint64_t *to, const uint8_t *from, uint64_t count) {
-    for (uint64_t i = 0; i < count; i++) {
-        uint64_t word;
-        memcpy(&word, from + i * 8, 8);
-        atomic_store_explicit(&to[i], word, memory_order_relaxed);
-    }
+static inline void ap_store_word(_Atomic uint64_t *to, const uint8_t *from) {
+    uint64_t word;
+    memcpy(&word, from, 8);
+    atomic_store_explicit(to, word, memory_order_relaxed);
 }
 
 static inline void ap_load_words(uint8_t *to, const _Atomic uint64_t *from, uint64_t count) {
-    for (uint64_t i = 0; i < count; i++) {
+    uint64_t i = 0;
+    for (; i + 8 <= count; i += 8) {
+        uint64_t words[8];
+        for (int k = 0; k < 8; k++)
+            words[k] = atomic_load_explicit(&from[i + k], memory_order_relaxed);
+        memcpy(to + i * 8, words, sizeof words);
+    }
+    for (; i < count; i++) {
         uint64_t word = atomic_load_explicit(&from[i], memory_order_relaxed);
         memcpy(to + i * 8, &word, 8);
     }
@@ -213,37 +221,39 @@ static inline void ap_announce(ap_ring *ring, uint64_t until) {
 /* Stores one record of at least 40 and at most capacity / 8 bytes at `position`, announced. */
 static inline void ap_store(ap_ring *ring, uint64_t position, uint64_t sequence,
                             int64_t published_ns, const uint8_t *record, uint64_t length) {
-    const uint64_t padded = ap_padded(length), whole = length / 8;
-    const uint64_t offset = position & (ring->at.capacity - 1);
+    const uint64_t mask = ring->at.capacity / 8 - 1, first = position / 8, whole = length / 8;
     const uint64_t route = sequence | (uint64_t)ring->header->ring_id << 48;
-    const uint64_t block = position / ring->at.block_bytes;
-    _Atomic uint64_t *index = &ring->index[block % ring->at.block_count];
-    _Atomic uint64_t *data = ring->data;
-    uint8_t head[AP_RECORD_HEADER];
+    const uint64_t block = position >> ring->at.block_bits;
+    _Atomic uint64_t *index = &ring->index[block & (ring->at.block_count - 1)];
+    uint64_t last;
 
     /* The index holds the first record that starts in each block; an entry of an earlier lap, or
      * none (AP_NO_POSITION), lies in another block. */
-    if (atomic_load_explicit(index, memory_order_relaxed) / ring->at.block_bytes != block)
+    if (atomic_load_explicit(index, memory_order_relaxed) >> ring->at.block_bits != block)
         atomic_store_explicit(index, position, memory_order_relaxed);
 
-    memcpy(head, record, sizeof head);
-    memcpy(head + 8, &route, 8);
-    memcpy(head + 32, &published_ns, 8);
-    const uint64_t room = (ring->at.capacity - offset) / 8; /* words before the wrap */
-    if (room >= padded / 8) {
-        ap_store_words(data + offset / 8, head, AP_RECORD_HEADER / 8);
-        ap_store_words(data + offset / 8 + AP_RECORD_HEADER / 8, record + AP_RECORD_HEADER,
-                       whole - AP_RECORD_HEADER / 8);
-    } else {
-        for (uint64_t i = 0; i < whole; i++)
-            ap_store_words(data + (i < room ? offset / 8 + i : i - room),
-                           (i < AP_RECORD_HEADER / 8 ? head : record) + i * 8, 1);
+    memcpy(&last, record + length - 8, 8);
+    last >>= (8 - length % 8) % 8 * 8; /* what is behind the last whole word, and zeros */
+    if ((first & mask) + whole <= mask) { /* no wrap within the record */
+        _Atomic uint64_t *to = ring->data + (first & mask);
+        ap_store_word(to, record);
+        atomic_store_explicit(to + 1, route, memory_order_relaxed);
+        ap_store_word(to + 2, record + 16);
+        ap_store_word(to + 3, record + 24);
+        atomic_store_explicit(to + 4, (uint64_t)published_ns, memory_order_relaxed);
+        for (uint64_t i = AP_RECORD_HEADER / 8; i < whole; i++)
+            ap_store_word(to + i, record + i * 8);
+        if (length & 7)
+            atomic_store_explicit(to + whole, last, memory_order_relaxed);
+        return;
     }
-    if (length & 7) {
-        uint8_t tail[8] = {0};
-        memcpy(tail, record + whole * 8, length & 7);
-        ap_store_words(data + (whole < room ? offset / 8 + whole : whole - room), tail, 1);
-    }
+    for (uint64_t i = 0; i < whole; i++)
+        ap_store_word(ring->data + ((first + i) & mask), record + i * 8);
+    atomic_store_explicit(ring->data + ((first + 1) & mask), route, memory_order_relaxed);
+    atomic_store_explicit(ring->data + ((first + 4) & mask), (uint64_t)published_ns,
+                          memory_order_relaxed);
+    if (length & 7)
+        atomic_store_explicit(ring->data + ((first + whole) & mask), last, memory_order_relaxed);
 }
 
 /* Shows readers all that was stored before position `until`, the last of it being `sequence`. */
@@ -270,11 +280,15 @@ static inline void ap_copy(const ap_ring *ring, uint64_t position, uint64_t byte
     ap_load_words(to + first, ring->data, (bytes - first) / 8);
 }
 
+/* After copying: how far the writer had announced to write. */
+static inline uint64_t ap_announced_since(const ap_ring *ring) {
+    atomic_thread_fence(memory_order_acquire);
+    return atomic_load_explicit(&ring->header->announced, memory_order_relaxed);
+}
+
 /* After copying: whether anything from `position` on may have been overwritten meanwhile. */
 static inline int ap_torn(const ap_ring *ring, uint64_t position) {
-    atomic_thread_fence(memory_order_acquire);
-    return atomic_load_explicit(&ring->header->announced, memory_order_relaxed) - position >
-           ring->at.capacity;
+    return ap_announced_since(ring) - position > ring->at.capacity;
 }
 
 static inline void ap_set_snapshot(ap_entry *entry, uint64_t position, uint64_t sequence) {

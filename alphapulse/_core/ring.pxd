@@ -49,6 +49,7 @@ cdef extern from "ring.h" nogil:
         uint64_t block_bytes
         uint64_t block_count
         uint32_t max_instruments
+        uint32_t block_bits
 
     ctypedef struct ap_ring:
         ap_header *header
@@ -84,6 +85,7 @@ cdef extern from "ring.h" nogil:
     void ap_put(ap_ring *ring, uint64_t position, uint64_t sequence, int64_t published_ns,
                 const uint8_t *record, uint64_t length)
     void ap_copy(const ap_ring *ring, uint64_t position, uint64_t bytes, uint8_t *to)
+    uint64_t ap_announced_since(const ap_ring *ring)
     bint ap_torn(const ap_ring *ring, uint64_t position)
     void ap_set_snapshot(ap_entry *entry, uint64_t position, uint64_t sequence)
     uint64_t ap_snapshot_position(const ap_entry *entry)

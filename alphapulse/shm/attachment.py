@@ -27,15 +27,13 @@ class Attachment:
         self.origin = Origin(venue, self.epoch, self.instruments)
         self.consumer = Consumer(self.segment, kind=Batch, origin=self.origin)
         self.nothing = make_batch(self.origin)
-        self.known = 0
-        """Instruments of the directory that have been taken over."""
         self._venue = venue
         self.refresh()
 
     def refresh(self) -> None:
         """Take over the instruments that the directory has gained."""
-        while self.known < self.segment.instrument_count:
-            record = self.segment.entry(self.known)[1]
+        while self.consumer.known < self.segment.instrument_count:
+            record = self.segment.entry(self.consumer.known)[1]
             try:
                 event = decode(record, {}, self._venue)
             except RecordError as error:
@@ -43,7 +41,7 @@ class Attachment:
             if not isinstance(event, InstrumentDefined):
                 raise RingCorrupt(f"{self.segment.name}: no instrument in the directory")
             self.instruments.setdefault(event.instrument.id, event.instrument)
-            self.known += 1
+            self.consumer.known += 1
 
     def states(self) -> dict[int, BookState]:
         """Each instrument's state as of now, by id."""

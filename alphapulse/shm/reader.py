@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from types import TracebackType
 from typing import Literal, NamedTuple
 
+from alphapulse._core.cursor import Cursor
+from alphapulse._core.records import Records
 from alphapulse._core.segment import OPEN, SUPERSEDED
 from alphapulse.clock import monotonic_ns
 from alphapulse.errors import RingCorrupt, RingError, RingNotFound
@@ -25,7 +27,9 @@ from alphapulse.shm.segment import open_segment
 from alphapulse.shm.watcher import Watcher
 
 _SLICE_NS = 100_000_000
-"""The longest sleep before a look whether the writer died or was replaced."""
+"""The longest sleep before a look for the next writer's ring."""
+_LONGEST_SLICE_NS = 1_000_000_000
+"""The same while the writer is there, which wakes whoever sleeps: a wake-up may have been lost."""
 _SLOTLESS_SLICE_NS = 2_000_000
 """The same for a reader without a slot, whom the writer doesn't wake."""
 _LOOK_NS = 50_000_000
@@ -39,7 +43,7 @@ class Position(NamedTuple):
     sequence: int
 
 
-class RingReader:
+class RingReader(Cursor[Batch]):
     """A reader of one venue's ring; it moves on by itself to the rings of later writers.
 
     Books begin with a snapshot, and after an `Overrun` with a new one. Not for use by several
@@ -82,6 +86,7 @@ class RingReader:
         self._look_at_ns = 0
         self._closed = False
         self._here = self._begin(start)
+        self._go_on()
         self._take_slot()
 
     def _begin(self, start: Literal["latest", "oldest"] | Position) -> Attachment:
@@ -140,34 +145,28 @@ class RingReader:
                 return found
         return current
 
-    def read(self, limit: int = 1024) -> Batch:
-        """What comes next: at most `limit` records, or an `Overrun`; empty if there is nothing.
-
-        Never waits.
-
-        Raises
-        ------
-        RingCorrupt
-            the segment contradicts itself
-        RingError
-            the reader is closed
-        """
-        if self._closed:
-            self._check_open()
+    def _read_on(self, limit: int, found: Records | tuple[int, int, int] | None) -> Batch:
+        """What `read` gives where that isn't merely the next records."""
+        self._check_open()
         while self._pending is None:
             here = self._here
-            found = here.consumer.next(limit)
             if isinstance(found, Batch):
-                if here.segment.instrument_count != here.known:
-                    here.refresh()
+                here.refresh()
                 return found
-            if found is not None:
+            if isinstance(found, tuple):
                 return self._lapped(here, *found)
             if not self._advance():
                 return here.nothing
+            if self._pending is None:
+                found = self._here.consumer.next(limit)
         overrun, self._pending = self._pending, None
+        self._go_on()
         origin = Origin(self.venue, overrun.epoch, self._here.instruments)
         return make_batch(origin, overrun)
+
+    def _go_on(self) -> None:
+        """Let `read` and `wait` look at the present ring first, unless an overrun is to be told."""
+        self._follow(None if self._pending else self._here.consumer, self._spin_ns)
 
     def _lapped(self, here: Attachment, first: int, last: int, count: int) -> Batch:
         here.refresh()
@@ -216,6 +215,7 @@ class RingReader:
                 reason=Reason.RESTARTED,
             )
         self._here = current
+        self._go_on()
         here.close()
         self._take_slot()
         return True
@@ -237,44 +237,54 @@ class RingReader:
                 return False
         return True
 
-    def _slice_ns(self, until_ns: int | None) -> int:
-        longest = _SLICE_NS if self._slot is not None else _SLOTLESS_SLICE_NS
-        return longest if until_ns is None else min(longest, max(until_ns - monotonic_ns(), 0))
+    def _slices_ns(self) -> Iterator[int]:
+        """How long to sleep at a time: ever longer, as long as there is a writer that wakes."""
+        longest = _SLICE_NS
+        while True:
+            if self._slot is None:
+                yield _SLOTLESS_SLICE_NS
+            elif self._here.segment.ended != OPEN:
+                yield _SLICE_NS
+            else:
+                yield longest
+                longest = min(longest * 2, _LONGEST_SLICE_NS)
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until `read` would give something; whether it would.
-
-        Parameters
-        ----------
-        timeout : seconds; None for no limit
-        """
-        until_ns = None if timeout is None else monotonic_ns() + int(timeout * 1e9)
+    def _wait_on(self, timeout: float | None, spun_ns: int) -> bool:
+        """`wait` for what may take longer than a spin; so long has been spun already."""
+        until_ns = None if timeout is None else monotonic_ns() + int(timeout * 1e9) - spun_ns
+        spin_ns = self._spin_ns - spun_ns
+        slices = self._slices_ns()
         while not self._closed:
-            here = self._here
-            if not here.consumer.drained:
-                return True
-            ended = here.segment.ended  # before the look, so that no end is slept through
+            ended = self._here.segment.ended  # before the look, so that no end is slept through
             if self._has_news():
                 return True
-            slice_ns = self._slice_ns(until_ns)
+            slice_ns = next(slices)
+            if until_ns is not None:
+                slice_ns = min(slice_ns, until_ns - monotonic_ns())
             if slice_ns <= 0:
                 return False
-            self._here.consumer.wait(min(self._spin_ns, slice_ns), slice_ns, ended)
+            spins_ns = min(spin_ns, slice_ns)
+            spin_ns -= spins_ns
+            self._here.consumer.wait(spins_ns, 0 if spin_ns else slice_ns, ended)
         return False
 
     async def ready(self) -> None:
         """Return when `read` would give something, or the reader was closed."""
+        spin_ns, slices = self._spin_ns, self._slices_ns()
         while not self._closed:
-            if not self._here.consumer.drained:
+            here = self._here
+            if not here.consumer.drained:
                 return
-            ended = self._here.segment.ended
+            ended = here.segment.ended
             if self._has_news():
                 return
             if self._watcher is None:
                 self._watcher = Watcher(f"ring-{self.name}")
-            slice_ns = self._slice_ns(None)
-            spin_ns = min(self._spin_ns, slice_ns)
-            await self._watcher.news(self._here.consumer, spin_ns, slice_ns, ended)
+            slice_ns = next(slices)
+            spins_ns = min(spin_ns, slice_ns)
+            spin_ns -= spins_ns
+            timeout_ns = 0 if spin_ns else slice_ns
+            await self._watcher.news(self._here.consumer, spins_ns, timeout_ns, ended)
 
     def __iter__(self) -> Iterator[Event]:
         """Events as they come, without end; an `Overrun` is one of them."""
@@ -346,6 +356,7 @@ class RingReader:
         if self._closed:
             return
         self._closed = True
+        self._follow(None, 0)
         if self._watcher is not None:
             self._watcher.stop(self._here.consumer)
         if self._slot is not None:

@@ -131,7 +131,7 @@ class ReferenceRing:
 
 
 class ReferenceReader:
-    """A reader; what it has fetched is safe from the writer."""
+    """A reader."""
 
     def __init__(self, ring: ReferenceRing) -> None:
         self.ring = ring
@@ -145,12 +145,11 @@ class ReferenceReader:
         self.filter_until = filter_until
         self.drop_history = history
         self.synced: set[int] = set()
-        self.staged: list[int] = []
         self.lapped = False
 
     @property
     def sequence(self) -> int:
-        return self.staged[0] if self.staged else self.wanted
+        return self.wanted
 
     def seek_latest(self) -> None:
         self.told = set()
@@ -183,23 +182,17 @@ class ReferenceReader:
         return history and kept.kind in (TRADE, GAP, HEARTBEAT)
 
     def next(self, limit: int) -> list[int] | tuple[int, int, int] | None:
-        if not self.lapped and len(self.staged) < limit:
-            self._fetch()
-        if self.staged:
-            given, self.staged = self.staged[:limit], self.staged[limit:]
-            return given
-        return self._recover() if self.lapped else None
-
-    def _fetch(self) -> None:
         ring = self.ring
-        if not ring.holds(ring.position(self.wanted)):
-            self.lapped = True
-            return
-        while self.wanted <= len(ring.records):
+        self.lapped = self.lapped or not ring.holds(ring.position(self.wanted))
+        if self.lapped:
+            return self._recover()
+        found: list[int] = []
+        while self.wanted <= len(ring.records) and len(found) < limit:
             filtered = self.wanted < self.filter_until
             if not filtered or not self.dropped(self.wanted, self.drop_history):
-                self.staged.append(self.wanted)
+                found.append(self.wanted)
             self.wanted += 1
+        return found or None
 
     def _recover(self) -> tuple[int, int, int]:
         ring, first = self.ring, self.wanted

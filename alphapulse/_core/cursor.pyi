@@ -1,0 +1,13 @@
+"""Types of a reader's part that is at work while records keep coming."""
+
+from typing import Generic, TypeVar
+
+from alphapulse._core.consumer import Consumer
+from alphapulse._core.records import Records
+
+BatchT = TypeVar("BatchT", bound=Records)
+
+class Cursor(Generic[BatchT]):
+    def _follow(self, consumer: Consumer | None, spin_ns: int) -> None: ...
+    def read(self, limit: int = 1024) -> BatchT: ...
+    def wait(self, timeout: float | None = None) -> bool: ...
