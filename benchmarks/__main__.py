@@ -16,6 +16,7 @@ BENCHMARKS = {
     "codec": "benchmarks.codec",
     "ring": "benchmarks.ring",
     "scale": "benchmarks.scale",
+    "fanout": "benchmarks.fanout",
 }
 """Module of each benchmark; imported when it is run, since each has peers of its own."""
 
