@@ -9,7 +9,8 @@ AlphaPulseError
 │   └── LevelSyntaxError     a list of price levels that isn't what its layout promises
 ├── BookError                a book that can't go on from here; it needs a snapshot
 │   ├── ChecksumMismatch     the venue's checksum isn't that of the book
-│   └── CrossedBook          the best bid isn't below the best ask
+│   ├── CrossedBook          the best bid isn't below the best ask
+│   └── BookNotLive          a client's book that must not be shown at present
 ├── SymbolError              a symbol that no instrument of the venue bears
 ├── CaptureError             a file that is no capture, or a line of it that is none
 ├── RecordError              bytes that are no record of the wire format
@@ -22,7 +23,14 @@ AlphaPulseError
 ├── VenueError               a venue refused or failed
 │   └── RateLimited          the venue asked to be left alone for a while
 ├── StoreError               the history store failed
-└── RequestError             a client of ours asked for something that can't be done
+├── RequestError             a client of ours asked for something that can't be done
+└── ClientError              the client library can't do what its caller wants
+    ├── ConnectionFailed     no connection to the server, or not again
+    │   └── HandshakeRefused the server answered with an HTTP status other than 101
+    ├── ClientClosed         the client was closed
+    ├── AnswerTimeout        the server didn't answer a request in time
+    ├── ProtocolError        the server sent what the stream's protocol doesn't know
+    └── MissingPackage       an optional package isn't installed
 """
 
 from __future__ import annotations
@@ -127,6 +135,23 @@ class CrossedBook(BookError):
         super().__init__(f"best bid {bid:f} is not below best ask {ask:f}")
         self.bid = bid
         self.ask = ask
+
+
+class BookNotLive(BookError):
+    """A client's book that must not be shown: it isn't known to be right at present.
+
+    Parameters
+    ----------
+    exchange, symbol : whose book
+    state, reason : why, in the words of the protocol
+    """
+
+    def __init__(self, exchange: str, symbol: str, state: str, reason: str) -> None:
+        super().__init__(f"the book of {exchange} {symbol} is {state} ({reason}), not live")
+        self.exchange = exchange
+        self.symbol = symbol
+        self.state = state
+        self.reason = reason
 
 
 class SymbolError(AlphaPulseError, KeyError):
@@ -286,3 +311,94 @@ class RequestError(AlphaPulseError):
         super().__init__(message)
         self.code = code
         self.message = message
+
+
+class ClientError(AlphaPulseError):
+    """Base of the client library's own; what the server refuses is a `RequestError`."""
+
+
+class ConnectionFailed(ClientError):
+    """There is no connection to the server, or none again after it was lost.
+
+    Parameters
+    ----------
+    url : the server's address
+    problem : what went wrong
+    attempts : how many were made in a row
+    """
+
+    def __init__(self, url: str, problem: str, attempts: int = 1) -> None:
+        tried = f" after {attempts} attempts" if attempts > 1 else ""
+        super().__init__(f"{url}: no connection{tried}: {problem}")
+        self.url = url
+        self.problem = problem
+        self.attempts = attempts
+
+
+class HandshakeRefused(ConnectionFailed):
+    """The server answered the WebSocket handshake with an HTTP status other than 101.
+
+    Parameters
+    ----------
+    url : the server's address
+    status : HTTP status (401: the token is wrong or missing, 503: too many clients)
+    problem : the server's words
+    """
+
+    def __init__(self, url: str, status: int, problem: str) -> None:
+        super().__init__(url, f"HTTP {status}: {problem}" if problem else f"HTTP {status}")
+        self.status = status
+
+
+class ClientClosed(ClientError):
+    """The client was closed, or not opened yet."""
+
+
+class AnswerTimeout(ClientError):
+    """The server didn't answer a request in time.
+
+    Parameters
+    ----------
+    request : its type (``"subscribe"``)
+    seconds : how long it was waited for
+    """
+
+    def __init__(self, request: str, seconds: float) -> None:
+        super().__init__(
+            f"no answer to {request!r} within {seconds:g} s; the connection is down, or so many "
+            "events wait to be taken that the answer behind them can't be read"
+        )
+        self.request = request
+        self.seconds = seconds
+
+
+class ProtocolError(ClientError):
+    """The server sent what the stream's protocol doesn't know: it is another program, or newer.
+
+    Parameters
+    ----------
+    problem : what is wrong
+    data : the beginning of the message
+    """
+
+    def __init__(self, problem: str, data: bytes) -> None:
+        super().__init__(f"{problem}: {data[:200]!r}")
+        self.problem = problem
+        self.data = data[:200]
+
+
+class MissingPackage(ClientError, ImportError):
+    """An optional package isn't installed.
+
+    Parameters
+    ----------
+    package : its name
+    extra : the group of optional dependencies of this package that has it
+    """
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} is not installed: pip install {package}, or 'alphapulse[{extra}]'"
+        )
+        self.package = package
+        self.extra = extra

@@ -247,6 +247,10 @@ class BookSnapshot(Record, frozen=True, kw_only=True):
     def repeat(self) -> bool:
         return bool(self.flags & RecordFlag.REPEAT)
 
+    @property
+    def symbol(self) -> str:
+        return self.instrument.symbol
+
 
 class BookDelta(Record, frozen=True, kw_only=True):
     """Net difference between the book at ``prev_version`` and at ``version``.
@@ -258,6 +262,10 @@ class BookDelta(Record, frozen=True, kw_only=True):
     version: int
     prev_version: int
     changes: tuple[Change, ...]
+
+    @property
+    def symbol(self) -> str:
+        return self.instrument.symbol
 
 
 class Trade(Record, frozen=True, kw_only=True):
@@ -272,6 +280,18 @@ class Trade(Record, frozen=True, kw_only=True):
     matches: int = 1
     """How many of the venue's matches it stands for; 0 if unknown."""
 
+    @property
+    def symbol(self) -> str:
+        return self.instrument.symbol
+
+    @property
+    def exact_price(self) -> Decimal:
+        return self.instrument.price(self.price)
+
+    @property
+    def exact_size(self) -> Decimal:
+        return self.instrument.size(self.size)
+
 
 class StateChange(Record, frozen=True, kw_only=True):
     """A book's state changed."""
@@ -279,6 +299,10 @@ class StateChange(Record, frozen=True, kw_only=True):
     instrument: Instrument
     state: BookState
     reason: Reason
+
+    @property
+    def symbol(self) -> str:
+        return self.instrument.symbol
 
 
 class Gap(Record, frozen=True, kw_only=True):
@@ -296,6 +320,10 @@ class Gap(Record, frozen=True, kw_only=True):
     last: int | None = None
     count: int | None = None
     since_ns: int = NO_TIME
+
+    @property
+    def symbol(self) -> str | None:
+        return self.instrument.symbol if self.instrument else None
 
 
 class Heartbeat(Record, frozen=True, kw_only=True):
