@@ -26,6 +26,7 @@ from alphapulse.collectors.events import (
 from alphapulse.collectors.venue import Channel, by_channel, search_text, timestamp_ns
 from alphapulse.config import CoinbaseSettings
 from alphapulse.delta import ConnectionState, Field, FrameLayout, LevelLayout, Levels
+from alphapulse.fixed import INT64_MAX
 from alphapulse.model import Instrument, Side
 
 LEVELS = LevelLayout.objects(price="price_level", size="new_quantity", side="side")
@@ -201,7 +202,11 @@ class AdvancedChannel(Channel):
             # Its place in the sequence is known all the same: the next message is no jump.
             number = search_text(_SEQUENCE, bytes(data[:512]))
             if number is not None and len(number) < 19:
-                return [*self._sequenced(int(number)), *found]
+                try:
+                    return [*self._sequenced(int(number)), *found]
+                except ValueError:
+                    # It is the number itself that is wrong.
+                    return found
         return found
 
     def _events(self, frame: _Frame) -> list[VenueEvent]:
@@ -223,8 +228,8 @@ class AdvancedChannel(Channel):
         """
         last = self.connection.last_message
         expected = last + 1 if last >= 0 else number
-        if number > expected + LARGEST_JUMP:
-            raise ValueError(f"{number} can't be a sequence soon after {expected - 1}")
+        if not 0 <= number <= min(expected + LARGEST_JUMP, INT64_MAX):
+            raise ValueError(f"{number} can't be a sequence soon after {last}")
         self.connection.last_message = max(number, expected - 1)
         return [SequenceBreak(expected, number - 1)] if number > expected else []
 
