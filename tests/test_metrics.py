@@ -39,6 +39,10 @@ NAMES = {
     "clock_skew_seconds",
     "stream_clients",
     "stream_conflations_total",
+    "stream_messages_total",
+    "stream_closes_total",
+    "stream_refused_total",
+    "stream_rate_limited_total",
     "store_rows_total",
     "store_lag_records",
 }

@@ -17,12 +17,14 @@ from alphapulse.config.values import (
     Milliseconds,
     Names,
     OptionalDays,
+    OptionalPath,
     OptionalSeconds,
     OptionalWebSocketUrl,
     Origins,
     Path,
     Port,
     Prefix,
+    Rate,
     RedisUrl,
     Seconds,
     Secret,
@@ -30,6 +32,7 @@ from alphapulse.config.values import (
     Symbols,
     Token,
     WebSocketUrl,
+    Workers,
     masked,
 )
 
@@ -196,7 +199,20 @@ class StreamSettings(ServerSettings, frozen=True):
     """Web pages of these origins may connect; others than localhost's are refused."""
     depth: Count = 100
     """Levels a side of a subscription that names no depth."""
+    workers: Workers = 1
+    """Processes that share the port and read the same rings."""
+    tls_certificate: OptionalPath = ""
+    """PEM file of the server's certificate and those it is signed with; with it, only wss."""
+    tls_key: OptionalPath = ""
+    """PEM file of the certificate's private key; empty: in the certificate's file."""
+    compression: bool = False
+    """Compress messages for clients that offer permessage-deflate."""
     max_clients: Count = 10_000
+    """Further clients are refused; of each worker."""
+    max_handshakes: Count = 1_000
+    """Connections that may be in their handshake; beyond, the oldest is ended. Of each worker."""
+    handshake_seconds: Seconds = 5.0
+    """How long a handshake may take."""
     max_queue_bytes: Bytes = 4 * MIB
     """Bytes waiting for one client before it is conflated."""
     behind_seconds: Seconds = 10.0
@@ -205,6 +221,8 @@ class StreamSettings(ServerSettings, frozen=True):
     """A longer message from a client is refused."""
     max_subscriptions: Count = 10_000
     """Subscriptions (channel, exchange, symbol) of one client."""
+    max_requests_per_second: Rate = 100.0
+    """Frames of one client; as many may come at once, further ones are refused."""
 
 
 class ApiSettings(ServerSettings, frozen=True):

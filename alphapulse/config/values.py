@@ -52,6 +52,9 @@ Prefix = Annotated[
 ]
 Host = Annotated[str, Meta(pattern=r"\A[^\s/]+\Z", description="a host name or address")]
 Path = Annotated[str, Meta(min_length=1, description="a path")]
+OptionalPath = Annotated[str, Meta(description="a path, or nothing")]
+Rate = Annotated[float, Meta(gt=0, description="a number a second above 0")]
+Workers = Annotated[int, Meta(ge=1, le=256, description="a whole number, 1 to 256")]
 WebSocketUrl = Annotated[
     str,
     Meta(pattern=r"\Awss?://[^\s/?#]+[^\s?#]*\Z", description="an address like wss://host/path"),

@@ -265,6 +265,16 @@ STREAM_CLIENTS = Gauge("stream_clients", "WebSocket clients connected.", combine
 STREAM_CONFLATIONS = Counter(
     "stream_conflations_total", "Pending deltas of a slow client replaced by a snapshot."
 )
+STREAM_MESSAGES = Counter("stream_messages_total", "Messages handed to clients' connections.")
+STREAM_CLOSES = Counter(
+    "stream_closes_total", "Connections of clients that ended, by reason.", "reason"
+)
+STREAM_REFUSED = Counter(
+    "stream_refused_total", "Connections that didn't get as far as a WebSocket.", "reason"
+)
+STREAM_RATE_LIMITED = Counter(
+    "stream_rate_limited_total", "Frames of clients beyond their allowed rate."
+)
 STORE_ROWS = Counter("store_rows_total", "Trades written to the store.", "exchange")
 STORE_LAG = Gauge(
     "store_lag_records",

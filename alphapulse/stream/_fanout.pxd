@@ -13,6 +13,8 @@ cdef class Item:
     cdef readonly int kind
     cdef readonly object view
     cdef readonly long long at_ns
+    cdef bytes _deflated  # made when the first client wants it
+    cdef bytes _deflate(self)
 
 
 cdef class Ready:
@@ -20,6 +22,7 @@ cdef class Ready:
     cdef PyObject** _spare
     cdef Py_ssize_t _count, _room, _spare_room
     cdef char* _scratch
+    cdef readonly long long messages
 
     cdef int _add(self, Outbox outbox) except -1
 
@@ -36,13 +39,14 @@ cdef class Outbox:
     cdef Py_ssize_t _deltas
     cdef long long _behind_ns, _moved_ns
     cdef int _fd, _conflations
-    cdef bint _is_listed
+    cdef bint _is_listed, _compressed
     cdef dict _owed, _held  # None while empty
     cdef Seat* _seats  # hash table with linear probing
     cdef Py_ssize_t _seated, _seats_room
 
     cdef int _push(self, Item item) except -1
     cdef int _append(self, Item item) except -1
+    cdef bytes _frame(self, Py_ssize_t place)
     cdef int _pop(self) except -1
     cdef int _clear(self) except -1
     cdef int _list(self) except -1

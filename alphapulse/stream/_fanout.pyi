@@ -26,6 +26,7 @@ class Item:
     def __init__(self, frame: bytes, kind: int, view: _BookSource | None, at_ns: int) -> None: ...
 
 class Ready(Generic[_Client]):
+    messages: int
     def __len__(self) -> int: ...
     def flush(self, now_ns: int) -> list[_Client]: ...
 
@@ -33,7 +34,13 @@ class Outbox:
     sink: Sink
     closed: bool
     def __init__(
-        self, sink: Sink, queue_bytes: int, behind_ns: int, ready: Ready[Any], now_ns: int
+        self,
+        sink: Sink,
+        queue_bytes: int,
+        behind_ns: int,
+        ready: Ready[Any],
+        now_ns: int,
+        compressed: bool = False,
     ) -> None: ...
     @property
     def waiting_bytes(self) -> int: ...

@@ -16,6 +16,7 @@ from libc.stdint cimport uintptr_t
 from libc.string cimport memcpy, memset
 
 from alphapulse.model import Reason
+from alphapulse.stream.deflate import Deflater
 
 cdef extern from "<sys/types.h>" nogil:
     ctypedef long ssize_t
@@ -40,6 +41,7 @@ POLICY_VIOLATION = 1008
 BEHIND = "too far behind"
 
 cdef object _LAPPED = Reason.LAPPED
+cdef object _DEFLATER = Deflater()
 
 
 cdef class Item:
@@ -59,9 +61,15 @@ cdef class Item:
         self.view = view
         self.at_ns = at_ns
 
+    cdef bytes _deflate(self):
+        """The frame for clients that agreed to compression."""
+        if self._deflated is None:
+            self._deflated = _DEFLATER(self.frame)
+        return self._deflated
+
 
 cdef class Ready:
-    """The clients that have something to send."""
+    """The clients that have something to send; `messages` counts what was sent to them."""
 
     def __cinit__(self):
         self._scratch = <char*>PyMem_Malloc(_WRITE_BYTES)
@@ -136,13 +144,15 @@ cdef class Outbox:
     behind_ns : how long anything may wait; deltas are dropped after half of it
     ready : this client adds itself when it has something to send
     now_ns : monotonic time
+    compressed : whether messages are to be compressed
     """
 
     def __init__(
         self, sink, Py_ssize_t queue_bytes, long long behind_ns, Ready ready not None,
-        long long now_ns,
+        long long now_ns, bint compressed=False,
     ):
         self.sink = sink
+        self._compressed = compressed
         self._limit = queue_bytes
         self._behind_ns = behind_ns
         self._ready = ready
@@ -293,6 +303,11 @@ cdef class Outbox:
                 self._deltas += 1
         return 0
 
+    cdef bytes _frame(self, Py_ssize_t place):
+        """A waiting frame as the client gets it, by its place in the queue."""
+        cdef Item item = <Item>self._items[(self._first + place) & (self._room - 1)]
+        return item._deflate() if self._compressed else item.frame
+
     cdef int _pop(self) except -1:
         """Forget the first of the queue."""
         cdef Item item = <Item>self._items[self._first]
@@ -343,13 +358,14 @@ cdef class Outbox:
         """Hand one write's worth to the sink."""
         cdef Py_ssize_t size = 0
         cdef list frames = []
-        cdef Item item
+        cdef bytes frame
         while size < _WRITE_BYTES and (self._count or self._pay()):
-            item = <Item>self._items[self._first]
-            frames.append(item.frame)
-            size += PyBytes_GET_SIZE(item.frame)
+            frame = self._frame(0)
+            frames.append(frame)
+            size += PyBytes_GET_SIZE(frame)
             self._pop()
         self._moved_ns = now_ns
+        self._ready.messages += len(frames)
         self.sink.write(frames[0] if len(frames) == 1 else b"".join(frames))
         return 0
 
@@ -361,19 +377,19 @@ cdef class Outbox:
         cdef char* data = self._ready._scratch
         cdef Py_ssize_t used = 0, count = 0, size
         cdef ssize_t sent
-        cdef Item item
+        cdef bytes frame
         if self._transport.is_close_frame_sent:
             self.drop()
             return 0
         while count < self._count or self._pay():
-            item = <Item>self._items[(self._first + count) & (self._room - 1)]
-            size = PyBytes_GET_SIZE(item.frame)
+            frame = self._frame(count)
+            size = PyBytes_GET_SIZE(frame)
             if used + size > _WRITE_BYTES:
                 if used == 0:
-                    data = PyBytes_AS_STRING(item.frame)
+                    data = PyBytes_AS_STRING(frame)
                     used = size
                 break
-            memcpy(data + used, PyBytes_AS_STRING(item.frame), size)
+            memcpy(data + used, PyBytes_AS_STRING(frame), size)
             used += size
             count += 1
         sent = socket_send(self._fd, data, used, MSG_DONTWAIT | MSG_NOSIGNAL)
@@ -381,16 +397,18 @@ cdef class Outbox:
             self._moved_ns = now_ns
         used -= max(sent, 0)
         while self._count:
-            item = <Item>self._items[self._first]
-            size = PyBytes_GET_SIZE(item.frame)
+            frame = self._frame(0)
+            size = PyBytes_GET_SIZE(frame)
             if sent < size:
                 break
             sent -= size
             self._pop()
+            self._ready.messages += 1
         if used:
             # The sink's transport tells when there is room again, or that the socket is dead.
             self._pop()
-            self.sink.write(item.frame[sent:] if sent > 0 else item.frame)
+            self._ready.messages += 1
+            self.sink.write(frame[sent:] if sent > 0 else frame)
         return 0
 
     cdef int _relieve(self, long long now_ns) except -1:

@@ -128,6 +128,11 @@ def offered(headers: Headers) -> list[str]:
     return [name for name in (value.strip() for value in values.split(",")) if name]
 
 
+def offered_extensions(headers: Headers) -> Sequence[str]:
+    """The WebSocket extensions that a client offers, as its headers have them."""
+    return headers.getall("Sec-WebSocket-Extensions", ())
+
+
 def selected(headers: Headers) -> Mapping[str, str]:
     """The answer's headers: browsers give up where none of their subprotocols is chosen."""
     names = offered(headers)

@@ -90,12 +90,21 @@ class Client(Outbox):
     limits : how far behind it may be
     ready : the clients to flush; this one adds itself when it has something to send
     now_ns : monotonic time
+    compressed : whether messages are to be compressed
     """
 
     __slots__ = ("markets", "subscriptions", "views")
 
-    def __init__(self, sink: Sink, limits: Limits, ready: Ready[Client], now_ns: int) -> None:
-        super().__init__(sink, limits.queue_bytes, limits.behind_ns, ready, now_ns)
+    def __init__(
+        self,
+        sink: Sink,
+        limits: Limits,
+        ready: Ready[Client],
+        now_ns: int,
+        *,
+        compressed: bool = False,
+    ) -> None:
+        super().__init__(sink, limits.queue_bytes, limits.behind_ns, ready, now_ns, compressed)
         self.subscriptions = Subscriptions(limits.subscriptions)
         self.views: dict[Market, View] = {}
         """The books subscribed to, each at one depth."""

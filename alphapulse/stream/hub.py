@@ -61,6 +61,7 @@ class Hub:
         self._later = later
         self._scheduled = False
         self._conflations = metrics.STREAM_CONFLATIONS.bind()
+        self._messages = metrics.Tally(metrics.STREAM_MESSAGES.bind())
         for exchange in exchanges:
             self.venue(exchange)
 
@@ -76,9 +77,9 @@ class Hub:
             self.venues[exchange] = venue
         return venue
 
-    def connect(self, sink: Sink) -> Client:
-        """A client has come."""
-        client = Client(sink, self._limits, self._ready, monotonic_ns())
+    def connect(self, sink: Sink, *, compressed: bool = False) -> Client:
+        """A client has come, who may have agreed to compressed messages."""
+        client = Client(sink, self._limits, self._ready, monotonic_ns(), compressed=compressed)
         self.clients[client] = None
         return client
 
@@ -124,6 +125,8 @@ class Hub:
     def check(self) -> None:
         """Conflate and close slow clients, free memory; to be called several times a second."""
         now_ns = monotonic_ns()
+        self._messages.count = self._ready.messages
+        self._messages.flush()
         for client in list(self.clients):
             client.check(now_ns)
             conflations = client.take_conflations()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import resource
 import signal
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
@@ -18,20 +19,21 @@ from alphapulse import metrics
 from alphapulse.config import Settings, refuse_exposure
 from alphapulse.errors import ConfigError
 from alphapulse.log import get_logger
-from alphapulse.stream.access import Access, Refused, selected
-from alphapulse.stream.client import GOING_AWAY, Limits
+from alphapulse.shm import RingReader
+from alphapulse.stream.access import Access, Refused, offered_extensions, selected
+from alphapulse.stream.client import Limits
 from alphapulse.stream.connection import Connection
+from alphapulse.stream.deflate import AGREED, accepts
+from alphapulse.stream.door import BACKLOG, Door, listen
 from alphapulse.stream.hub import Hub
+from alphapulse.stream.inbound import FRAME_ROOM
 from alphapulse.stream.pump import SERVICE, Pump
+from alphapulse.stream.tls import server_context
 
 log = get_logger(__name__)
 
 PATH = "/ws"
 HEALTH_PATH = "/health"
-
-FRAME_ROOM = 4
-"""A frame of up to so many times the largest request is read, and answered with an error; a larger
-one ends the connection."""
 
 IDLE_SECONDS = 30.0
 """A client that is silent for this long is probed by a ping, and has `REPLY_SECONDS` to answer."""
@@ -39,6 +41,9 @@ REPLY_SECONDS = 20.0
 
 CLOSE_SECONDS = 2.0
 """How long clients have to take their leave when the server ends."""
+
+OTHER_FILES = 256
+"""Files that a process needs besides its clients' sockets."""
 
 _JSON = {"Content-Type": "application/json"}
 
@@ -49,14 +54,15 @@ class StreamServer:
     Parameters
     ----------
     settings : sections ``stream``, ``ring`` and ``venues``
+    shared : whether other processes listen on the same port
 
     Raises
     ------
     ConfigError
-        it would listen beyond this machine without a token
+        it would listen beyond this machine without a token, or the certificate can't be used
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, shared: bool = False) -> None:
         stream = settings.stream
         refuse_exposure("stream", stream)
         limits = Limits(
@@ -64,10 +70,23 @@ class StreamServer:
             behind_ns=int(stream.behind_seconds * 1e9),
             subscriptions=stream.max_subscriptions,
         )
-        self.hub = Hub(settings.venues.enabled(), limits, asyncio.get_running_loop().call_soon)
+        loop = asyncio.get_running_loop()
+        prefix = settings.ring.prefix
+        self.hub = Hub(
+            settings.venues.enabled(),
+            limits,
+            later=loop.call_soon,
+            wake=loop.call_later,
+            open_ring=lambda exchange, start: RingReader(exchange, prefix=prefix, start=start),
+        )
         self._settings = stream
+        self._shared = shared
+        self._tls = server_context(stream)
+        self._doors: list[Door] = []
+        self._answered = 0
+        """Handshakes that ended with an answer, and whose sockets haven't been closed yet."""
         self._access = Access(stream)
-        self._pump = Pump(self.hub, settings.ring.prefix)
+        self._pump = Pump(self.hub, prefix)
         self._connections: set[Connection] = set()
         self._clients = metrics.STREAM_CLIENTS.bind()
         self._empty = asyncio.Event()
@@ -97,51 +116,63 @@ class StreamServer:
         try:
             # The rings that are there are known before the first client asks for one.
             await self._pump.looked.wait()
-            server = await self._listen()
+            servers = await self._listen()
             try:
-                await self._announce(server, ready)
+                await self._announce(ready)
                 ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 for task in ended:
                     task.result()  # raises what has ended the reading of rings
             finally:
-                server.close()
+                for server in servers:
+                    server.close()
                 await self._dismiss()
-                await server.wait_closed()
+                await asyncio.gather(*(server.wait_closed() for server in servers))
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _announce(
-        self, server: asyncio.Server, ready: Callable[[int], Awaitable[None] | None] | None
-    ) -> None:
-        port: int = server.sockets[0].getsockname()[1]
+    async def _announce(self, ready: Callable[[int], Awaitable[None] | None] | None) -> None:
+        port: int = self._doors[0].getsockname()[1]
         log.info("stream listens", host=self._settings.host, port=port, path=PATH)
         if ready is not None:
             called = ready(port)
             if inspect.isawaitable(called):
                 await called
 
-    async def _listen(self) -> asyncio.Server:
+    async def _listen(self) -> list[asyncio.Server]:
         settings = self._settings
+        allow_files(settings.max_clients + settings.max_handshakes)
         try:
-            return await picows.ws_create_server(
-                self._accept,
-                settings.host,
-                settings.port,
-                max_frame_size=settings.max_request_bytes * FRAME_ROOM,
-                read_buffer_init_size=4096,
-                enable_auto_pong=False,
-                enable_auto_ping=True,
-                auto_ping_idle_timeout=IDLE_SECONDS,
-                auto_ping_reply_timeout=REPLY_SECONDS,
-                disconnect_on_exception=True,
-                logger_name=_FaultsOnly(logging.getLogger(__name__), {}),
-                backlog=1024,
-            )
+            bound = listen(settings.host, settings.port, shared=self._shared)
         except OSError as error:
             key = f"{settings.host}:{settings.port}"
             raise ConfigError("stream.port", f"can't listen on {key}: {error.strerror}") from None
+        self._doors = [
+            Door(one, settings.max_handshakes, self._evicted, self._left) for one in bound
+        ]
+        return [await self._open(door) for door in self._doors]
+
+    async def _open(self, door: Door) -> asyncio.Server:
+        settings = self._settings
+        encrypted: dict[str, Any] = {}
+        if self._tls is not None:
+            encrypted = {"ssl": self._tls, "ssl_handshake_timeout": settings.handshake_seconds}
+        return await picows.ws_create_server(
+            self._accept,
+            sock=door,
+            websocket_handshake_timeout=settings.handshake_seconds,
+            max_frame_size=settings.max_request_bytes * FRAME_ROOM,
+            read_buffer_init_size=2048,
+            enable_auto_pong=False,
+            enable_auto_ping=True,
+            auto_ping_idle_timeout=IDLE_SECONDS,
+            auto_ping_reply_timeout=REPLY_SECONDS,
+            disconnect_on_exception=True,
+            logger_name=_FaultsOnly(logging.getLogger(__name__), {}),
+            backlog=BACKLOG,
+            **encrypted,
+        )
 
     def _accept(
         self, request: picows.WSUpgradeRequest
@@ -150,6 +181,8 @@ class StreamServer:
             return self._answer(request)
         except Refused as error:
             log.info("handshake refused", status=error.status.value, problem=error.problem)
+            metrics.STREAM_REFUSED.bind(reason=error.status.name.lower()).inc()
+            self._answered += 1
             extra = {}
             if error.status is HTTPStatus.UNAUTHORIZED:
                 extra["WWW-Authenticate"] = "Bearer"
@@ -175,19 +208,33 @@ class StreamServer:
         tokens = {token.strip().lower() for token in headers.get("Connection", "").split(",")}
         if "upgrade" in tokens:
             headers["Connection"] = "Upgrade"
-        connection = Connection(self.hub, self._settings, query, self._opened, self._ended)
-        response = picows.WSUpgradeResponse.create_101_response(selected(headers))
+        answer = dict(selected(headers))
+        compressed = self._settings.compression and accepts(offered_extensions(headers))
+        if compressed:
+            answer["Sec-WebSocket-Extensions"] = AGREED
+        connection = Connection(
+            self.hub,
+            self._settings,
+            query,
+            compressed=compressed,
+            opened=self._opened,
+            ended=self._ended,
+        )
+        response = picows.WSUpgradeResponse.create_101_response(answer)
         return picows.WSUpgradeResponseWithListener(response, connection)
 
     def _health(self, *, whole: bool) -> picows.WSUpgradeResponseWithListener:
         body: dict[str, object] = {"status": "ok", "service": SERVICE}
         if whole:
             body.update(self.hub.describe())
+        self._answered += 1
         return _respond(
             picows.WSUpgradeResponse.create_ok_response(msgspec.json.encode(body), _JSON)
         )
 
     def _opened(self, connection: Connection) -> None:
+        for door in self._doors:
+            door.admit(connection.fd)
         self._connections.add(connection)
         self._empty.clear()
         self._clients.inc()
@@ -198,10 +245,20 @@ class StreamServer:
         if not self._connections:
             self._empty.set()
 
+    def _evicted(self) -> None:
+        metrics.STREAM_REFUSED.bind(reason="too_many_handshakes").inc()
+
+    def _left(self) -> None:
+        """A connection was closed that isn't a client's."""
+        if self._answered:
+            self._answered -= 1
+        else:
+            metrics.STREAM_REFUSED.bind(reason="unfinished").inc()
+
     async def _dismiss(self) -> None:
         """Close all clients, and wait for them a little."""
         for connection in list(self._connections):
-            connection.end(GOING_AWAY, "the server ends")
+            connection.end()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._empty.wait(), CLOSE_SECONDS)
         for connection in list(self._connections):
@@ -213,6 +270,7 @@ async def run_stream(
     *,
     ready: Callable[[int], Awaitable[None] | None] | None = None,
     stop: asyncio.Event | None = None,
+    shared: bool = False,
 ) -> int:
     """Run the stream server until SIGTERM, SIGINT or `stop`; returns the exit status.
 
@@ -221,13 +279,14 @@ async def run_stream(
     settings : all of them
     ready : called with the port once connections are accepted
     stop : set it to end; without it the process's signals are handled here
+    shared : whether other processes listen on the same port
 
     Raises
     ------
     ConfigError
         it can't listen as the settings say
     """
-    server = StreamServer(settings)
+    server = StreamServer(settings, shared=shared)
     loop = asyncio.get_running_loop()
     ending = asyncio.Event() if stop is None else stop
     signals = (signal.SIGTERM, signal.SIGINT) if stop is None else ()
@@ -244,6 +303,17 @@ async def run_stream(
         for number in signals:
             loop.remove_signal_handler(number)
     return 0
+
+
+def allow_files(wanted: int) -> None:
+    """Let this process have so many connections, as far as its hard limit goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + OTHER_FILES
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        log.warning("fewer clients can connect than are allowed", files=hard, needed=needed)
+        needed = hard
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 class _FaultsOnly(logging.LoggerAdapter[logging.Logger]):
