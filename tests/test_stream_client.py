@@ -9,6 +9,7 @@ from alphapulse.model import BookSide, BookState, Reason
 from alphapulse.shm import RingReader
 from alphapulse.stream.client import POLICY_VIOLATION, WRITE_BYTES, Client, Limits
 from alphapulse.stream.hub import Hub
+from alphapulse.stream.requests import Look
 from tests.streaming import Consumer, Exchange, Inbox, feed, request
 
 BID, ASK = BookSide
@@ -259,5 +260,5 @@ def test_a_client_that_left_gets_nothing(stage: Stage) -> None:
     stage.changes(3)
     assert stage.inbox.bytes == before
     market = stage.hub.venue("kraken").markets["BTC-USD"]
-    assert list(market.traders) == [stage.fast]
-    assert list(market.views[100].clients) == [stage.fast]
+    assert list(market.traders.json) == [stage.fast]
+    assert list(market.views[Look(100)].clients) == [stage.fast]

@@ -73,6 +73,7 @@ def test_a_subscription_begins_with_the_answer_and_a_snapshot(stage: Stage) -> N
         "format": "json",
         "depth": 100,
         "epochs": {"kraken": stage.exchange.epoch},
+        "sequences": {"kraken": stage.exchange.writer.sequence},
         "waiting": [],
     }
     data = snapshot["data"]
@@ -314,8 +315,10 @@ def test_a_new_epoch_is_a_new_beginning(stage: Stage, ring_prefix: str) -> None:
     first.versions["BTC-USD"] = 0
     first.list("BTC-USD")
     stage.feed()
-    assert kinds(inbox)[3:] == ["state", "orderbook_snapshot", "state"]
-    stale, snapshot, live = (event["data"] for event in inbox.consumer.events[3:])
+    assert kinds(inbox)[3:] == ["state", "epoch", "orderbook_snapshot", "state"]
+    stale, snapshot, live = (
+        event["data"] for event in inbox.consumer.events[3:] if "data" in event
+    )
     assert (stale["state"], stale["reason"]) == ("stale", "restarted")
     assert snapshot["epoch"] == first.epoch
     assert live["state"] == "live"
@@ -394,7 +397,7 @@ def test_unsubscribing_ends_it_for_what_is_named(stage: Stage) -> None:
     stage.ask(client, type="unsubscribe", symbols=["BTC-USD"])
     assert inbox.consumer.events[-1] == {
         "type": "unsubscribed",
-        "channels": ["trades", "orderbook", "state"],
+        "channels": ["trades", "orderbook", "state", "bbo"],
         "exchanges": ["*"],
         "symbols": ["BTC-USD"],
     }
@@ -434,7 +437,7 @@ def test_a_symbol_of_a_ring_that_is_not_there_yet_may_be_subscribed_to(ring_pref
     ):
         inbox.consumer.exchanges["kraken"] = exchange
         feed(hub, reader)
-        assert kinds(inbox) == ["subscribed", "orderbook_snapshot", "state"]
+        assert kinds(inbox) == ["subscribed", "epoch", "orderbook_snapshot", "state"]
 
 
 @pytest.mark.parametrize(

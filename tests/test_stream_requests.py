@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 
 from alphapulse.errors import RequestError
 from alphapulse.stream.requests import (
+    CHANNELS,
     FULL,
+    Look,
     Ping,
     Request,
+    ResumePoint,
     Snapshot,
     Subscribe,
     Unsubscribe,
@@ -27,12 +30,12 @@ def parse(**fields: Any) -> Request:
 
 def test_what_is_left_out_means_all() -> None:
     assert parse(type="subscribe", channels=["state", "trades"]) == Subscribe(
-        ("trades", "state"), None, None, 100
+        ("trades", "state"), None, None, Look(100)
     )
     assert parse(type="subscribe", channels="trades", exchanges="*", symbols=["*"]) == Subscribe(
-        ("trades",), None, None, 100
+        ("trades",), None, None, Look(100)
     )
-    assert parse(type="unsubscribe") == Unsubscribe(("trades", "orderbook", "state"), None, None)
+    assert parse(type="unsubscribe") == Unsubscribe(CHANNELS, None, None)
     assert parse(type="snapshot", channels=["orderbook"]) == Snapshot(None, None)
     assert parse(type="ping") == Ping()
 
@@ -44,19 +47,21 @@ def test_names_are_unified() -> None:
         exchanges=["Kraken"],
         symbols=["btc/usd", "BTC-USD", "xdg-eur"],
         depth=10,
-    ) == Subscribe(("orderbook",), frozenset({"kraken"}), frozenset({"BTC-USD", "DOGE-EUR"}), 10)
+    ) == Subscribe(
+        ("orderbook",), frozenset({"kraken"}), frozenset({"BTC-USD", "DOGE-EUR"}), Look(10)
+    )
 
 
 def test_depth() -> None:
     subscribe = parse(type="subscribe", channels=["orderbook"], depth="full", format="json")
     assert isinstance(subscribe, Subscribe)
-    assert subscribe.depth == FULL
+    assert subscribe.look == Look(FULL)
 
 
 BAD = [
     ({"type": "subscribe"}, "bad_request", "channels"),
     ({"type": "subscribe", "channels": []}, "bad_request", "channels is empty"),
-    ({"type": "subscribe", "channels": ["bars"]}, "bad_request", "trades, orderbook, state"),
+    ({"type": "subscribe", "channels": ["bars"]}, "bad_request", "trades, orderbook, state, bbo"),
     ({"type": "subscribe", "channels": 1}, "bad_request", "`$.channels`"),
     ({"type": "subscribe", "channels": ["trades"], "symbols": []}, "bad_request", "symbols"),
     ({"type": "subscribe", "channels": ["trades"], "symbols": [1]}, "bad_request", "symbols[0]"),
@@ -73,9 +78,39 @@ BAD = [
         "unknown_symbol",
         "BTCUSD",
     ),
-    ({"type": "subscribe", "channels": ["trades"], "format": "binary"}, "unsupported", "binary"),
-    ({"type": "subscribe", "channels": ["trades"], "conflate_ms": 5}, "unsupported", "conflate_ms"),
-    ({"type": "subscribe", "channels": ["trades"], "resume": {}}, "unsupported", "resume"),
+    ({"type": "subscribe", "channels": ["trades"], "conflate_ms": 0}, "bad_request", "1 to 60000"),
+    ({"type": "subscribe", "channels": ["trades"], "conflate_ms": 60001}, "bad_request", "60000"),
+    ({"type": "subscribe", "channels": ["bbo"], "format": "binary"}, "unsupported", "bbo"),
+    (
+        {"type": "subscribe", "channels": ["orderbook"], "exchanges": "all", "format": "binary"},
+        "unsupported",
+        '"all"',
+    ),
+    ({"type": "subscribe", "channels": ["trades"], "resume": []}, "bad_request", '"epoch"'),
+    (
+        {"type": "subscribe", "channels": ["trades"], "resume": {"kraken": {"epoch": 1}}},
+        "bad_request",
+        "sequence",
+    ),
+    (
+        {
+            "type": "subscribe",
+            "channels": ["trades"],
+            "exchanges": ["coinbase"],
+            "resume": {"kraken": {"epoch": 1, "sequence": 1}},
+        },
+        "bad_request",
+        "'kraken'",
+    ),
+    (
+        {
+            "type": "subscribe",
+            "channels": ["orderbook"],
+            "resume": {"all": {"epoch": 1, "sequence": 1}},
+        },
+        "bad_request",
+        "'all'",
+    ),
     ({"type": "snapshot", "channels": ["trades"]}, "bad_request", "only orderbook"),
     ({"type": "hello"}, "bad_request", "subscribe, unsubscribe, snapshot or ping"),
     ({"channels": ["trades"]}, "bad_request", "type"),
@@ -142,28 +177,38 @@ def test_any_bytes_are_a_request_or_refused(payload: bytes) -> None:
 def test_a_query_subscribes() -> None:
     assert parse_query("", 100) is None
     assert parse_query("channels=trades&symbols=BTC-USD", 100) == Subscribe(
-        ("trades",), None, frozenset({"BTC-USD"}), 100
+        ("trades",), None, frozenset({"BTC-USD"}), Look(100)
     )
     assert parse_query(
         "channels=trades,orderbook&channels=state&symbols=btc%2Fusd&exchanges=kraken&depth=5", 100
     ) == Subscribe(
-        ("trades", "orderbook", "state"), frozenset({"kraken"}), frozenset({"BTC-USD"}), 5
+        ("trades", "orderbook", "state"), frozenset({"kraken"}), frozenset({"BTC-USD"}), Look(5)
+    )
+    resumed = parse_query(
+        "channels=trades&format=binary&conflate_ms=20"
+        "&resume=%7B%22Kraken%22:%7B%22epoch%22:7,%22sequence%22:9%7D%7D",
+        100,
+    )
+    assert resumed == Subscribe(
+        ("trades",), None, None, Look(FULL, "binary", 20), {"kraken": ResumePoint(7, 9)}
     )
     full = parse_query("channels=orderbook&depth=full&symbols=*", 100)
-    assert full == Subscribe(("orderbook",), None, None, FULL)
+    assert full == Subscribe(("orderbook",), None, None, Look(FULL))
 
 
 @pytest.mark.parametrize(
     ("query", "code", "named"),
     [
-        ("channels=bars", "bad_request", "trades, orderbook, state"),
+        ("channels=bars", "bad_request", "trades, orderbook, state, bbo"),
         ("symbols=BTC-USD", "bad_request", "channels"),
         ("channels=trades&depth=0", "bad_request", "depth"),
         ("channels=trades&depth=5&depth=6", "bad_request", "depth is given twice"),
         ("channels=trades&token=secret", "bad_request", "`token`"),
         ("channels=trades&symbols=%ff", "malformed", "UTF-8"),
         ("channels=trades&symbols=BTCUSD", "unknown_symbol", "BTCUSD"),
-        ("channels=trades&conflate_ms=100", "unsupported", "conflate_ms"),
+        ("channels=trades&conflate_ms=0", "bad_request", "conflate_ms"),
+        ("channels=trades&resume={", "bad_request", "resume"),
+        ("channels=trades&resume=5", "bad_request", "resume"),
         ("a=b&" * 2000, "malformed", "query"),
     ],
 )

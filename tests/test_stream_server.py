@@ -231,8 +231,8 @@ async def test_requests_that_are_none(ring_prefix: str) -> None:
         assert await answer() == "too_large"
         await listener.ask(type="subscribe", channels=["trades"], exchanges=["x" * 900])
         assert await answer() == "unknown_exchange"
-        await listener.ask(type="subscribe", channels=["trades"], conflate_ms=1)
-        assert await answer() == "unsupported"
+        await listener.ask(type="subscribe", channels=["trades"], format="xml")
+        assert await answer() == "bad_request"
         await socket.send("x" * 5000)
         assert await closing(socket) == 1009
 

@@ -212,6 +212,17 @@ cdef class Outbox:
             self._owed.setdefault(view, reason)
             self._list()
 
+    def present(self, list items not None, view, reason):
+        """Queue a book's snapshot if nothing waits for the connection, or owe it one."""
+        cdef Item item
+        if self.closed:
+            return
+        if self.sink.paused or (self._owed is not None and view in self._owed):
+            self.owe(view, reason)
+            return
+        for item in items:
+            self._push(item)
+
     def forget(self, view):
         """Owe no snapshot of a book that isn't live any more or not wanted."""
         if self._owed is not None:
@@ -598,6 +609,12 @@ cdef class Group:
         cdef Py_ssize_t i
         for i in range(self._count):
             (<Outbox>self._members[i]).owe(view, reason)
+
+    def present(self, list items not None, view, reason):
+        """Send each member a book's snapshot, as `Outbox.present` does."""
+        cdef Py_ssize_t i
+        for i in range(self._count):
+            (<Outbox>self._members[i]).present(items, view, reason)
 
     def tell(self, Item item not None, view, bint live):
         """Queue a book's new state for each member of its view, as `Outbox.send_state` does."""

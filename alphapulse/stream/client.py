@@ -26,7 +26,8 @@ from alphapulse.stream._fanout import (
 from alphapulse.stream.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
-    from alphapulse.stream.market import Market
+    from alphapulse.stream.consolidated import ConsolidatedView
+    from alphapulse.stream.desk import Source
     from alphapulse.stream.views import View
 
 __all__ = [
@@ -106,7 +107,7 @@ class Client(Outbox):
     ) -> None:
         super().__init__(sink, limits.queue_bytes, limits.behind_ns, ready, now_ns, compressed)
         self.subscriptions = Subscriptions(limits.subscriptions)
-        self.views: dict[Market, View] = {}
+        self.views: dict[Source, View | ConsolidatedView] = {}
         """The books subscribed to, each at one depth."""
-        self.markets: dict[Market, None] = {}
+        self.markets: dict[Source, None] = {}
         """All that the client gets anything of."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from alphapulse.clock import NO_TIME, monotonic_ns, wall_ns
-from alphapulse.delta import BookView, LevelStage, decode
+from alphapulse.delta import BookView, decode
 from alphapulse.errors import BookError, RecordError
+from alphapulse.fixed import format_decimal
 from alphapulse.log import get_logger
 from alphapulse.model import (
     BookDelta,
@@ -17,18 +20,17 @@ from alphapulse.model import (
     Trade,
 )
 from alphapulse.shm import RawRecord
-from alphapulse.stream.client import Client, Group, Item, Kind
-from alphapulse.stream.frames import text_frame
-from alphapulse.stream.messages import Times, encode_gap, encode_state, encode_trade
-from alphapulse.stream.requests import FULL
-from alphapulse.stream.views import Changes, View
+from alphapulse.stream import binary
+from alphapulse.stream.client import Client
+from alphapulse.stream.items import Audience, Told, record_item, told_gap, told_state, told_trade
+from alphapulse.stream.messages import Times
+from alphapulse.stream.pool import Pool, Touched
+from alphapulse.stream.quotes import Quote, Quotes
+from alphapulse.stream.requests import Channel as Subscribed
+from alphapulse.stream.requests import Format, Look
+from alphapulse.stream.views import Advance, Changes, Moment, Shared, View
 
 log = get_logger(__name__)
-
-
-def event_item(text: str) -> Item:
-    """An event's frame, to be sent whatever happens."""
-    return Item(text_frame(text), Kind.EVENT, None, monotonic_ns())
 
 
 class Market:
@@ -40,17 +42,23 @@ class Market:
     ----------
     instrument : the newest of the symbol
     epoch : of the ring
-    stage : scratch memory shared by all books
+    shared : with other markets
+    pool : of the markets of the same symbol
     """
 
-    def __init__(self, instrument: Instrument, epoch: int, stage: LevelStage) -> None:
+    channels: tuple[Subscribed, ...] = ("trades", "orderbook", "state", "bbo")
+    """What can be subscribed to here."""
+
+    def __init__(self, instrument: Instrument, epoch: int, shared: Shared, pool: Pool) -> None:
         self.instrument = instrument
+        self.exchange = instrument.exchange
+        self.symbol = instrument.symbol
         self.epoch = epoch
-        self.traders: Group[Client] = Group()
-        self.watchers: Group[Client] = Group()
+        self.traders = Audience()
+        self.watchers = Audience()
         """Clients of the channel ``state``."""
-        self.views: dict[int, View] = {}
-        """By depth; those that have clients."""
+        self.views: dict[Look, View] = {}
+        """Those that have clients."""
         self.state = StateChange(
             exchange=instrument.exchange,
             sequence=0,
@@ -59,100 +67,142 @@ class Market:
             reason=Reason.STARTED,
         )
         """As subscribers were told last."""
-        self._book = BookView(stage=stage)
-        self._times = Times(NO_TIME, NO_TIME, 0)
+        self.made_sequence = 0
+        """Of the ring's last record when the stream itself changed the state, or asked for it."""
+        self.book = BookView(stage=shared.stage)
+        self.times = Times(NO_TIME, NO_TIME, 0)
+        """Of the book's latest change."""
+        self._shared = shared
+        self._pool = pool
+        self._announced: dict[int, bytes] = {}
+        """Instrument records of the epoch, by instrument id."""
         self._in_ring: StateChange | None = None
         self._suspended = False
         self._restart = Reason.SUBSCRIBED
+        self.quotes = Quotes(self.exchange, self.symbol, self._quote, shared)
+        pool.enter(self)
 
     @property
     def live(self) -> bool:
         """Whether subscribers may be sent the book."""
-        return self._book.ready and not self._suspended
+        return self.book.ready and not self._suspended
 
-    def begin(
-        self, instrument: Instrument, epoch: int, state: BookState | None, reason: Reason
-    ) -> None:
+    @property
+    def shown(self) -> bool:
+        """Whether subscribers have been told that the book is live."""
+        return self.live and self.state.state is BookState.LIVE
+
+    def renew(self, epoch: int) -> None:
+        """The ring is another: what was announced in the one before says nothing any more."""
+        self.epoch = epoch
+        self._announced.clear()
+
+    def begin(self, state: BookState | None, reason: Reason) -> None:
         """Start over, in a new epoch or after a loss: the book needs a snapshot.
 
         Parameters
         ----------
-        instrument : the newest of the symbol
-        epoch : of the ring
         state : of the book as the ring's directory has it; None where records will tell
         reason : of the snapshot to come
         """
         if self.state.state is BookState.LIVE:
-            self.fail(BookState.STALE, reason, self._times.sequence)
-        self._book.invalidate()
+            self.fail(BookState.STALE, reason, self.times.sequence)
+        self.book.invalidate()
         self._restart = reason
-        self.instrument = instrument
-        self.epoch = epoch
         self._in_ring = None
         if state is not None:
             # The directory doesn't keep reasons: the state is told once more, for newcomers.
-            self.ring_state(self._state(state, Reason.REPEATED, self._times.sequence))
+            self.ring_state(self._state(state, Reason.REPEATED, self.times.sequence), None)
+
+    def adopt(self, instrument: Instrument) -> None:
+        """An instrument of the symbol is known; the book keeps the scale that it began with."""
+        if not self.book.ready:
+            self.instrument = instrument
+
+    def define(self, instrument: Instrument, record: bytes | None = None) -> None:
+        """Announce an instrument of the symbol to those who get records, once.
+
+        Parameters
+        ----------
+        record : of the ring; None where that went by before
+        """
+        if instrument.id in self._announced:
+            return
+        self.adopt(instrument)
+        data = binary.encode_instrument(instrument) if record is None else record
+        self._announced[instrument.id] = data
+        for client in self._binary_clients():
+            client.send(record_item(data))
 
     def snapshot(self, record: RawRecord, instrument: Instrument) -> None:
         """Take a snapshot record; repeats are for newcomers only."""
         try:
-            if not self._book.apply(record.data):
+            if not self.book.apply(record.data):
                 return
         except RecordError as error:
             self._lose(error, record.sequence)
             return
-        repeated = self._book.reason is Reason.REPEATED
-        reason = self._restart if repeated else self._book.reason
+        repeated = self.book.reason is Reason.REPEATED
+        reason = self._restart if repeated else self.book.reason
+        self.define(instrument)
         self.instrument = instrument
-        self._times = Times(record.exchange_ns, record.received_ns, record.sequence)
+        self.times = Times(record.exchange_ns, record.received_ns, record.sequence)
         self._suspended = False
         self._restart = Reason.RESYNCED
-        self._show(reason)
+        self._show(reason, None if repeated else bytes(record.data))
         told_live = self.state.state is BookState.LIVE
         if self._in_ring is not None and self._in_ring.state is BookState.LIVE and not told_live:
-            self._tell(self._state(BookState.LIVE, reason, record.sequence))
+            self._make(BookState.LIVE, reason, record.sequence)
 
     def delta(self, record: RawRecord) -> None:
         """Take a delta record."""
-        if not self._book.ready:
+        if not self.book.ready:
             return
+        changes: Changes = ()
+        touched: Touched = ()
+        if self._pool.follows or any(view.decodes for view in self.views.values()):
+            changes = self._changes(record)
+            touched = self._pool.before(self, changes)
         try:
-            self._book.apply(record.data)
+            self.book.apply(record.data)
         except (BookError, RecordError) as error:
             self._lose(error, record.sequence)
             return
-        self._times = Times(record.exchange_ns, record.received_ns, record.sequence)
-        now_ns = monotonic_ns()
-        version = self._book.version
-        for depth, view in self.views.items():
-            changes: Changes = self._changes(record) if depth == FULL else ()
-            item = view.advance(version, self._times, changes, now_ns)
-            if item is not None:
-                view.clients.deliver(item)
+        self.times = Times(record.exchange_ns, record.received_ns, record.sequence)
+        if self.views:
+            advance = Advance(bytes(record.data), changes, self.times, monotonic_ns())
+            for view in self.views.values():
+                view.advance(advance)
+        self.quotes.changed(self.times)
+        self._pool.changed(self, touched)
 
-    def trade(self, trade: Trade) -> None:
+    def trade(self, trade: Trade, record: RawRecord) -> None:
         """Tell a trade."""
         if self.traders:
-            self.traders.deliver(event_item(encode_trade(trade)))
+            self.define(trade.instrument)
+            self.traders.deliver(told_trade(trade, bytes(record.data)))
 
-    def gap(self, gap: Gap) -> None:
+    def gap(self, gap: Gap, instrument: Instrument, record: RawRecord) -> None:
         """Tell a loss of trades or of the book's updates."""
-        item = event_item(encode_gap(gap))
+        self.define(instrument)
+        told = told_gap(gap, bytes(record.data))
         if gap.channel is Channel.TRADES:
-            self.traders.deliver(item)
+            self.traders.deliver(told)
             return
-        for view in self.views.values():
-            view.clients.deliver(item)
-        self._send_others(item)
+        for look, view in self.views.items():
+            view.clients.deliver(told.item(look.format))
+        self._tell_others(told)
 
-    def ring_state(self, state: StateChange) -> None:
+    def ring_state(self, state: StateChange, record: RawRecord | None) -> None:
         """Take a state record; that a book is live is told with or after its snapshot."""
         self._in_ring = state
         if state.state is not BookState.LIVE:
-            self._book.invalidate()
-        elif not self._book.ready:
+            self.book.invalidate()
+        elif not self.book.ready:
             return
-        self._tell(state)
+        if record is None:
+            self.made_sequence = state.sequence
+        self._tell(state, None if record is None else bytes(record.data))
 
     def fail(self, state: BookState, reason: Reason, sequence: int) -> None:
         """The book can't be trusted until its next snapshot.
@@ -161,73 +211,144 @@ class Market:
         ----------
         sequence : of the ring's last record
         """
-        self._book.invalidate()
+        self.book.invalidate()
         self._suspended = False
         self._restart = reason
         if self.state.state is not state:
-            self._tell(self._state(state, reason, sequence))
+            self._make(state, reason, sequence)
 
     def suspend(self, reason: Reason, sequence: int) -> None:
         """Nothing comes from the ring: the book may be old."""
         if self.live:
             self._suspended = True
-            self._tell(self._state(BookState.STALE, reason, sequence))
+            self._make(BookState.STALE, reason, sequence)
 
     def restore(self, reason: Reason, sequence: int) -> None:
         """The ring goes on where it was before `suspend`."""
         if self._suspended:
             self._suspended = False
-            self._show(reason)
-            self._tell(self._state(BookState.LIVE, reason, sequence))
+            self._show(reason, None)
+            self._make(BookState.LIVE, reason, sequence)
 
-    def watch(self, client: Client, depth: int) -> View:
-        """Subscribe a client to the book at a depth, and owe it a snapshot if there is a book."""
-        view = self.views.get(depth)
-        if view is None:
-            view = View(depth, self._book, self.instrument, self.epoch, self._times)
-            self.views[depth] = view
-        view.clients.add(client)
-        if self.live:
-            client.owe(view, Reason.SUBSCRIBED)
-        return view
+    def join(
+        self, client: Client, channel: Subscribed, look: Look | None, *, follows: bool = False
+    ) -> None:
+        """Make a client a subscriber of a channel, or none of it.
 
-    def unwatch(self, client: Client, view: View) -> None:
-        """Take a client's book subscription back."""
-        view.clients.discard(client)
-        client.forget(view)
-        if not view.clients:
-            self.views.pop(view.depth, None)
+        Parameters
+        ----------
+        look : how; None for no subscription
+        follows : the client has the book as it is now, and needs no snapshot
+        """
+        if look is not None and look.format == "binary" and not self._decodes(client):
+            self.define(self.instrument)
+            for record in self._announced.values():
+                client.send(record_item(record))
+        if channel == "trades":
+            self.traders.join(client, look and look.format)
+        elif channel == "state":
+            self.watchers.join(client, look and look.format)
+        elif channel == "bbo":
+            self.quotes.join(client, look)
+        else:
+            self._unwatch(client)
+            if look is not None:
+                self._watch(client, look, follows)
+
+    def greet(self, client: Client, channels: tuple[Subscribed, ...]) -> None:
+        """Tell a new subscriber of these channels how things are, besides the book itself."""
+        live = self.state.state is BookState.LIVE
+        if "state" in channels or ("orderbook" in channels and not live):
+            self.remind(client)
+
+    def remind(self, client: Client) -> None:
+        """Tell a subscriber of the book or its state the state as it was told last."""
+        view = client.views.get(self)
+        item = told_state(self.state).item(self._format(client))
+        client.send_state(item, view, self.state.state is BookState.LIVE)
 
     def leave(self, client: Client) -> None:
         """Forget a client."""
-        self.traders.discard(client)
-        self.watchers.discard(client)
+        self.traders.join(client, None)
+        self.watchers.join(client, None)
+        self.quotes.join(client, None)
+        self._unwatch(client)
+
+    def drop_snapshots(self) -> None:
+        """Free what is kept for clients who ask at the same time."""
+        for view in self.views.values():
+            view.drop_snapshots()
+
+    def _watch(self, client: Client, look: Look, follows: bool) -> None:
+        view = self.views.get(look)
+        if view is None:
+            view = View(look, self._moment(), self._shared)
+            self.views[look] = view
+        view.clients.add(client)
+        client.views[self] = view
+        if self.live and not follows:
+            client.owe(view, Reason.SUBSCRIBED)
+
+    def _unwatch(self, client: Client) -> None:
         view = client.views.pop(self, None)
-        if view is not None:
-            self.unwatch(client, view)
+        if view is None:
+            return
+        view.clients.discard(client)
+        client.forget(view)
+        if not view.clients:
+            self.views.pop(view.look, None)
 
-    def state_item(self) -> Item:
-        """The state as subscribers were told last."""
-        return event_item(encode_state(self.state))
+    def _moment(self) -> Moment:
+        return Moment(self.book, self.instrument, self.epoch, self.times)
 
-    def _show(self, reason: Reason) -> None:
-        """Owe all subscribers the whole book."""
+    def _show(self, reason: Reason, record: bytes | None) -> None:
+        """Send all subscribers the whole book, as the record has it if there is one."""
+        now = self._moment()
         for view in self.views.values():
-            view.reset(self._book, self.instrument, self.epoch, self._times)
-            view.clients.owe(view, reason)
+            view.reset(now)
+            view.show(reason, record)
+        if self.shown:
+            self._renewed(reason)
 
-    def _tell(self, state: StateChange) -> None:
+    def _renewed(self, reason: Reason) -> None:
+        """Tell those who look at best prices or at several exchanges that the book is another."""
+        times = Times(self.state.exchange_ns, self.state.received_ns, self.state.sequence)
+        self.quotes.changed(self.times if self.shown else times)
+        self._pool.renewed(self, reason)
+
+    def _quote(self) -> Quote:
+        state = self.state.state.text
+        if not self.shown:
+            return Quote(None, None, state)
+        places = self.instrument.price_exponent, self.instrument.size_exponent
+        bid, ask = (
+            level
+            and (format_decimal(level[0], places[0]), format_decimal(level[1], places[1]), None)
+            for level in self.book.book.best()
+        )
+        return Quote(bid, ask, state)
+
+    def _make(self, state: BookState, reason: Reason, sequence: int) -> None:
+        """Tell a state that no record tells."""
+        self.made_sequence = sequence
+        self._tell(self._state(state, reason, sequence), None)
+
+    def _tell(self, state: StateChange, record: bytes | None) -> None:
         self.state = state
+        self.define(state.instrument)
         live = state.state is BookState.LIVE
-        item = self.state_item()
-        for view in self.views.values():
-            view.clients.tell(item, view, live)
-        self._send_others(item)
+        told = told_state(state, record)
+        for look, view in self.views.items():
+            if not live:
+                view.halt()
+            view.clients.tell(told.item(look.format), view, live)
+        self._tell_others(told)
+        self._renewed(state.reason)
 
     def _state(self, state: BookState, reason: Reason, sequence: int) -> StateChange:
         """A state that no record tells, as of now."""
         return StateChange(
-            exchange=self.instrument.exchange,
+            exchange=self.exchange,
             sequence=sequence,
             received_ns=wall_ns(),
             instrument=self.instrument,
@@ -238,20 +359,46 @@ class Market:
     def _lose(self, error: BookError | RecordError, sequence: int) -> None:
         log.warning(
             "book lost until its next snapshot",
-            exchange=self.instrument.exchange,
-            symbol=self.instrument.symbol,
+            exchange=self.exchange,
+            symbol=self.symbol,
             problem=str(error),
         )
         self.fail(BookState.INVALID, Reason.MALFORMED, sequence)
 
     def _changes(self, record: RawRecord) -> Changes:
-        known = {self.instrument.id: self.instrument}
-        event = decode(record.data, known, self.instrument.exchange)
+        known = {record.instrument: self.instrument}
+        event = decode(record.data, known, self.exchange)
         assert isinstance(event, BookDelta), "the book has applied it as a delta"
         return event.changes
 
-    def _send_others(self, item: Item) -> None:
-        """Send to the clients of the state that aren't subscribed to the book."""
-        for client in self.watchers:
-            if not any(client in view.clients for view in self.views.values()):
-                client.send(item)
+    def _tell_others(self, told: Told) -> None:
+        """Tell the clients of the state that aren't subscribed to the book."""
+        for name, group in self.watchers.groups():
+            for client in group:
+                if self not in client.views:
+                    client.send(told.item(name))
+
+    def _format(self, client: Client) -> Format:
+        """In which format a client is told the state."""
+        view = client.views.get(self)
+        if view is not None:
+            return view.look.format
+        return "binary" if client in self.watchers.binary else "json"
+
+    def _decodes(self, client: Client) -> bool:
+        """Whether a client gets any records of this market already."""
+        view = client.views.get(self)
+        return (
+            (view is not None and view.look.format == "binary")
+            or client in self.traders.binary
+            or client in self.watchers.binary
+        )
+
+    def _binary_clients(self) -> Iterator[Client]:
+        """Each client that gets records, once."""
+        found = dict.fromkeys(self.traders.binary)
+        found.update(dict.fromkeys(self.watchers.binary))
+        for look, view in self.views.items():
+            if look.format == "binary":
+                found.update(dict.fromkeys(view.clients))
+        return iter(found)

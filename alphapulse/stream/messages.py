@@ -93,7 +93,7 @@ def encode_trade(trade: Trade) -> str:
     """JSON of a trade; side is the taker's."""
     instrument = trade.instrument
     return (
-        f'{{"type":"trade","data":{{{_names(instrument)}'
+        f'{{"type":"trade","data":{{{encode_names(instrument)}'
         f',"price":{format_decimal(trade.price, instrument.price_exponent)}'
         f',"volume":{format_decimal(trade.size, instrument.size_exponent)}'
         f',"side":"{trade.side.text}","trade_id":{quote(trade.trade_id)}'
@@ -120,8 +120,8 @@ def snapshot_head(
 ) -> str:
     """JSON of a snapshot as far as its levels."""
     return (
-        f'{{"type":"orderbook_snapshot","data":{{{_names(instrument)}'
-        f',"version":{version},"reason":"{reason.text}"{_times(times)},"epoch":{epoch}'
+        f'{{"type":"orderbook_snapshot","data":{{{encode_names(instrument)}'
+        f',"version":{version},"reason":"{reason.text}"{encode_times(times)},"epoch":{epoch}'
     )
 
 
@@ -136,11 +136,16 @@ def encode_parts(
     bids, asks : scaled, best first
     marked : say ``part`` and ``parts`` even where there is one part only
     """
+    return join_parts(head, _levels(bids, instrument), _levels(asks, instrument), marked=marked)
+
+
+def join_parts(head: str, bids: Iterable[str], asks: Iterable[str], *, marked: bool) -> list[str]:
+    """The same of levels that are JSON already."""
     room = PART_BYTES - _HEAD_BYTES
     parts: list[tuple[list[str], list[str]]] = [([], [])]
     used = 0
     for side, levels in enumerate((bids, asks)):
-        for text in _levels(levels, instrument):
+        for text in levels:
             used += len(text) + 1
             if used > room:
                 parts.append(([], []))
@@ -176,8 +181,8 @@ def encode_changes(
         for side, price, size, action in changes
     )
     return (
-        f'{{"type":"orderbook_delta","data":{{{_names(instrument)}'
-        f',"version":{version},"prev_version":{prev_version}{_times(times)}'
+        f'{{"type":"orderbook_delta","data":{{{encode_names(instrument)}'
+        f',"version":{version},"prev_version":{prev_version}{encode_times(times)}'
         f',"changes":[{_COMMA(texts)}]}}}}'
     )
 
@@ -186,9 +191,9 @@ def encode_state(state: StateChange) -> str:
     """JSON of a book's new state."""
     times = Times(state.exchange_ns, state.received_ns, state.sequence)
     return (
-        f'{{"type":"state","data":{{{_names(state.instrument)}'
+        f'{{"type":"state","data":{{{encode_names(state.instrument)}'
         f',"state":"{state.state.text}","reason":"{state.reason.text}"'
-        f"{_times(times)}}}}}"
+        f"{encode_times(times)}}}}}"
     )
 
 
@@ -223,11 +228,13 @@ def _levels(levels: Levels, instrument: Instrument) -> Iterator[str]:
         yield f"[{format_decimal(price, price_exponent)},{format_decimal(size, size_exponent)}]"
 
 
-def _names(instrument: Instrument) -> str:
+def encode_names(instrument: Instrument) -> str:
+    """The first members of an event's data."""
     return f'"exchange":{quote(instrument.exchange)},"symbol":{quote(instrument.symbol)}'
 
 
-def _times(times: Times) -> str:
+def encode_times(times: Times) -> str:
+    """Members that say when something happened; begins with a comma."""
     exchange_ns, received_ns, sequence = times
     return (
         f',"timestamp":{encode_seconds(exchange_ns)},"timestamp_ns":{encode_time(exchange_ns)}'

@@ -2,25 +2,35 @@
 
 Everything here raises `RequestError` with a code that programs can go by: ``malformed`` (no JSON
 object in UTF-8), ``bad_request`` (a field is missing, unknown or has a wrong value),
-``unknown_symbol`` (text that can't be a symbol) and ``unsupported``.
+``unknown_symbol`` (text that can't be a symbol) and ``unsupported`` (what doesn't go together).
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 
 from alphapulse.errors import RequestError
 from alphapulse.symbols import normalize_symbol
 
-Channel = Literal["trades", "orderbook", "state"]
+Channel = Literal["trades", "orderbook", "state", "bbo"]
 """What can be subscribed to."""
 
+Format = Literal["json", "binary"]
+
 CHANNELS: tuple[Channel, ...] = get_args(Channel)
+
+JSON_ONLY: frozenset[Channel] = frozenset({"bbo"})
+"""Channels whose events aren't records."""
+
+CONSOLIDATED: frozenset[Channel] = frozenset({"orderbook", "bbo"})
+"""Channels that have something of all exchanges together; of others `ALL` means each of them."""
 
 FULL = 0
 """Depth that stands for the whole book."""
@@ -28,10 +38,38 @@ FULL = 0
 EVERYTHING = "*"
 """Stands for all exchanges or all symbols, later ones included."""
 
+ALL = "all"
+"""Stands for all exchanges taken together."""
+
 MAX_DEPTH = 100_000
+MAX_CONFLATE_MS = 60_000
+MAX_SEQUENCE = (1 << 48) - 1
+MAX_EPOCH = (1 << 53) - 1
 
 Names = frozenset[str] | None
 """Exchanges or symbols; None for all, later ones included."""
+
+
+class Look(NamedTuple):
+    """How a subscription wants to be served. Those that are equal share what is made for them."""
+
+    depth: int
+    """Levels a side, `FULL` for the whole book."""
+    format: Format = "json"
+    conflate_ms: int = 0
+    """Least time between two events of a book; 0 for every change."""
+
+
+_look = lru_cache(maxsize=4096)(Look)
+"""One object for equal looks: a client's memory shouldn't grow by what all clients share."""
+
+
+class ResumePoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The last record of an exchange's ring that a client has seen."""
+
+    epoch: Annotated[int, Meta(ge=0, le=MAX_EPOCH)]
+    sequence: Annotated[int, Meta(ge=0, le=MAX_SEQUENCE)]
+    """0 for none of the epoch."""
 
 
 class Subscribe(msgspec.Struct, frozen=True):
@@ -40,8 +78,9 @@ class Subscribe(msgspec.Struct, frozen=True):
     channels: tuple[Channel, ...]
     exchanges: Names
     symbols: Names
-    depth: int
-    """Levels a side, `FULL` for the whole book."""
+    look: Look
+    resume: Mapping[str, ResumePoint] = {}
+    """By exchange, where the client was before."""
 
 
 class Unsubscribe(msgspec.Struct, frozen=True):
@@ -67,6 +106,7 @@ Request = Subscribe | Unsubscribe | Snapshot | Ping
 
 OneOrMore = str | list[str]
 Depth = Annotated[int, Meta(ge=1, le=MAX_DEPTH)]
+ConflateMs = Annotated[int, Meta(ge=1, le=MAX_CONFLATE_MS)]
 
 
 class _Message(msgspec.Struct, tag_field="type", forbid_unknown_fields=True):
@@ -78,9 +118,9 @@ class _Subscribe(_Message, tag="subscribe"):
     exchanges: OneOrMore | None = None
     symbols: OneOrMore | None = None
     depth: Depth | Literal["full"] | None = None
-    format: Literal["json", "binary"] = "json"
-    conflate_ms: int | None = None
-    resume: msgspec.Raw | UnsetType = UNSET
+    format: Format = "json"
+    conflate_ms: ConflateMs | None = None
+    resume: dict[str, ResumePoint] = {}
 
 
 class _Unsubscribe(_Message, tag="unsubscribe"):
@@ -104,11 +144,13 @@ _DECODER = msgspec.json.Decoder(_Any)
 _FIELD = re.compile(r"`\$\.(\w+)")
 _EXPECTED = {
     "type": "subscribe, unsubscribe, snapshot or ping",
-    "channels": "a list of trades, orderbook, state",
+    "channels": f"a list of {', '.join(CHANNELS)}",
     "exchanges": "a list of names, or * for all",
     "symbols": "a list of symbols like BTC-USD, or * for all",
     "depth": f'a whole number from 1 to {MAX_DEPTH}, or "full"',
-    "format": '"json"',
+    "format": '"json" or "binary"',
+    "conflate_ms": f"a whole number of milliseconds from 1 to {MAX_CONFLATE_MS}",
+    "resume": '{"kraken": {"epoch": .., "sequence": ..}, ...}, of the last event that was seen',
 }
 _LISTS = ("channels", "exchanges", "symbols")
 
@@ -156,6 +198,8 @@ def parse_query(query: str, default_depth: int) -> Subscribe | None:
             fields.setdefault(name, []).extend(value.split(","))
         elif name in fields:
             raise RequestError("bad_request", f"{name} is given twice")
+        elif name == "resume":
+            fields[name] = _json(value)
         else:
             fields[name] = int(value) if value.isascii() and value.isdigit() else value
     if not fields:
@@ -189,21 +233,54 @@ def _checked(message: _Any, default_depth: int) -> Request:
 
 
 def _subscribe(message: _Subscribe, default_depth: int) -> Subscribe:
-    if message.format != "json":
-        raise RequestError("unsupported", f"format {message.format!r} isn't served, only 'json'")
-    if message.conflate_ms is not None:
-        raise RequestError("unsupported", "conflate_ms isn't served; leave it out")
-    if message.resume is not UNSET:
-        raise RequestError(
-            "unsupported", "resume isn't served; without it every book begins with a snapshot"
-        )
-    depth = default_depth if message.depth is None else message.depth
-    return Subscribe(
+    binary = message.format == "binary"
+    depth = message.depth
+    if depth is None:
+        depth = "full" if binary else default_depth
+    request = Subscribe(
         _channels(message.channels),
         _exchanges(message.exchanges),
         _symbols(message.symbols),
-        FULL if depth == "full" else depth,
+        _look(FULL if depth == "full" else depth, message.format, message.conflate_ms or 0),
+        {name.strip().lower(): point for name, point in message.resume.items()},
     )
+    if binary:
+        _check_binary(request)
+    _check_resume(request)
+    return request
+
+
+def _check_binary(request: Subscribe) -> None:
+    textual = [channel for channel in request.channels if channel in JSON_ONLY]
+    if textual:
+        raise RequestError(
+            "unsupported",
+            f"channel {textual[0]} has no records: subscribe to it with format json",
+        )
+    if "orderbook" in request.channels and ALL in (request.exchanges or ()):
+        raise RequestError(
+            "unsupported",
+            'the book of exchange "all" has no records: subscribe to it with format json',
+        )
+
+
+def _check_resume(request: Subscribe) -> None:
+    wanted = request.exchanges
+    if wanted is None or (ALL in wanted and not CONSOLIDATED.issuperset(request.channels)):
+        wanted = frozenset(request.resume) - {ALL}
+    for exchange in request.resume:
+        if exchange not in wanted or exchange == ALL:
+            raise RequestError(
+                "bad_request",
+                f"resume names {exchange!r}, which is none of the exchanges subscribed to",
+            )
+
+
+def _json(text: str) -> object:
+    try:
+        return msgspec.json.decode(text.encode(errors="surrogateescape"))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError("bad_request", f"resume is no JSON: {error}") from None
 
 
 def _channels(given: Channel | list[Channel]) -> tuple[Channel, ...]:

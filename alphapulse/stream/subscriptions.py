@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import product
 from typing import NamedTuple
 
 from alphapulse.errors import RequestError
-from alphapulse.stream.requests import Channel, Names, Subscribe, Unsubscribe
+from alphapulse.stream.requests import (
+    ALL,
+    CONSOLIDATED,
+    Channel,
+    Format,
+    Look,
+    Names,
+    Subscribe,
+    Unsubscribe,
+)
 
 
 class _Rule(NamedTuple):
     order: int
     """A later rule goes before an earlier one."""
-    depth: int | None
-    """Levels a side; None where the rule takes back a part of a wider one."""
+    look: Look | None
+    """None where the rule takes back a part of a wider one."""
 
 
 _Key = tuple[Channel, str | None, str | None]
 """Channel, exchange, symbol; None for any."""
+
+
+@lru_cache(maxsize=1 << 16)
+def _key(channel: Channel, exchange: str | None, symbol: str | None) -> _Key:
+    """One object for equal keys, which thousands of clients have in common."""
+    return channel, exchange, symbol
 
 
 class Subscriptions:
@@ -37,19 +53,42 @@ class Subscriptions:
     def __len__(self) -> int:
         return len(self._rules)
 
-    def find(self, channel: Channel, exchange: str, symbol: str) -> int | None:
-        """Depth subscribed to, `requests.FULL` for the whole book; None for no subscription."""
+    def find(self, channel: Channel, exchange: str, symbol: str) -> Look | None:
+        """How something is subscribed to; None for not at all.
+
+        Parameters
+        ----------
+        exchange : or `requests.ALL` for what there is of all exchanges together
+        """
         latest: _Rule | None = None
-        for key in product((channel,), (exchange, None), (symbol, None)):
+        anywhere = () if exchange == ALL and channel == "orderbook" else (None,)
+        for key in product((channel,), (exchange, *anywhere), (symbol, None)):
             rule = self._rules.get(key)
             if rule is not None and (latest is None or rule.order > latest.order):
                 latest = rule
-        return None if latest is None else latest.depth
+        return None if latest is None else latest.look
 
-    def concern(self, exchange: str, channels: tuple[Channel, ...]) -> bool:
-        """Whether anything of these channels of an exchange is subscribed to."""
+    def concern(self, exchange: str, channels: tuple[Channel, ...]) -> Format | None:
+        """In which format to tell what concerns anything of these channels of an exchange.
+
+        Returns
+        -------
+        Format or None
+            binary where nothing else is subscribed to, None where nothing is at all
+        """
+        formats = {
+            rule.look.format
+            for key, rule in self._rules.items()
+            if rule.look is not None and key[0] in channels and key[1] in (None, ALL, exchange)
+        }
+        if not formats:
+            return None
+        return "json" if "json" in formats else "binary"
+
+    def has_binary(self, exchange: str) -> bool:
+        """Whether records of an exchange are subscribed to as such."""
         return any(
-            rule.depth is not None and key[0] in channels and key[1] in (None, exchange)
+            rule.look is not None and rule.look.format == "binary" and key[1] in (None, exchange)
             for key, rule in self._rules.items()
         )
 
@@ -61,11 +100,11 @@ class Subscriptions:
         RequestError
             ``too_many_subscriptions``; nothing has changed
         """
-        keys = list(_keys(request.channels, request.exchanges, request.symbols))
-        kept = self._outside(request.channels, request.exchanges, request.symbols)
+        keys = set(_keys(request.channels, request.exchanges, request.symbols))
+        kept = self._outside(request)
         self._check(len(kept) + len(keys))
         self._order += 1
-        self._rules = kept | dict.fromkeys(keys, _Rule(self._order, request.depth))
+        self._rules = kept | dict.fromkeys(keys, _Rule(self._order, request.look))
 
     def remove(self, request: Unsubscribe) -> None:
         """Unsubscribe, also from a part of what was subscribed to as a whole.
@@ -75,19 +114,19 @@ class Subscriptions:
         RequestError
             ``too_many_subscriptions``: exceptions count as well; nothing has changed
         """
-        kept = self._outside(request.channels, request.exchanges, request.symbols)
+        kept = self._outside(request)
         wider = tuple(
             channel
             for channel in request.channels
             if any(
                 key[0] == channel
-                and rule.depth is not None
-                and _meets(key[1], request.exchanges)
-                and _meets(key[2], request.symbols)
+                and rule.look is not None
+                and _meets(key, exchanges_of(channel, request.exchanges))
+                and (key[2] is None or request.symbols is None or key[2] in request.symbols)
                 for key, rule in kept.items()
             )
         )
-        keys = list(_keys(wider, request.exchanges, request.symbols))
+        keys = set(_keys(wider, request.exchanges, request.symbols))
         self._check(len(kept) + len(keys))
         self._order += 1
         self._rules = kept | dict.fromkeys(keys, _Rule(self._order, None))
@@ -100,28 +139,43 @@ class Subscriptions:
                 "leave out exchanges or symbols to subscribe to all of them at once",
             )
 
-    def _outside(
-        self, channels: tuple[Channel, ...], exchanges: Names, symbols: Names
-    ) -> dict[_Key, _Rule]:
-        """The rules that these names don't cover wholly."""
+    def _outside(self, request: Subscribe | Unsubscribe) -> dict[_Key, _Rule]:
+        """The rules that a request's names don't cover wholly."""
+        # Subscribing to every exchange's book leaves the book of all together as it is.
+        whole = isinstance(request, Unsubscribe)
         return {
             key: rule
             for key, rule in self._rules.items()
-            if not (key[0] in channels and _covers(exchanges, key[1]) and _covers(symbols, key[2]))
+            if not (
+                key[0] in request.channels
+                and _covers(exchanges_of(key[0], request.exchanges), key, whole)
+                and (request.symbols is None or key[2] in request.symbols)
+            )
         }
 
 
-def _keys(channels: tuple[Channel, ...], exchanges: Names, symbols: Names) -> Iterator[_Key]:
-    return product(
-        channels,
-        (None,) if exchanges is None else exchanges,
-        (None,) if symbols is None else symbols,
-    )
+def exchanges_of(channel: Channel, exchanges: Names) -> Names:
+    """What a request's exchanges mean for a channel: "all" may be each of them."""
+    if exchanges is not None and ALL in exchanges and channel not in CONSOLIDATED:
+        return None
+    return exchanges
 
 
-def _covers(names: Names, name: str | None) -> bool:
-    return names is None or name in names
+def _keys(channels: Iterable[Channel], exchanges: Names, symbols: Names) -> Iterator[_Key]:
+    for channel in channels:
+        named = exchanges_of(channel, exchanges)
+        for exchange in (None,) if named is None else named:
+            for symbol in (None,) if symbols is None else symbols:
+                yield _key(channel, exchange, symbol)
 
 
-def _meets(name: str | None, names: Names) -> bool:
-    return name is None or names is None or name in names
+def _covers(exchanges: Names, key: _Key, whole: bool) -> bool:
+    if exchanges is None:
+        return whole or not (key[0] == "orderbook" and key[1] == ALL)
+    return key[1] in exchanges
+
+
+def _meets(key: _Key, exchanges: Names) -> bool:
+    if exchanges is None or key[1] in exchanges:
+        return True
+    return key[1] is None and not (key[0] == "orderbook" and exchanges == {ALL})

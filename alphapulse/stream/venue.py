@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
-from alphapulse.delta import LevelStage, decode
+from alphapulse.delta import decode
 from alphapulse.errors import RecordError
 from alphapulse.log import get_logger
 from alphapulse.model import (
@@ -20,10 +21,23 @@ from alphapulse.model import (
     Trade,
 )
 from alphapulse.shm import Batch, RawRecord
+from alphapulse.stream.items import Told, told_gap, told_overrun
 from alphapulse.stream.market import Market
-from alphapulse.stream.messages import encode_gap, encode_overrun
 
 log = get_logger(__name__)
+
+
+class Floor(Protocol):
+    """All exchanges' markets together."""
+
+    def create(self, venue: Venue, instrument: Instrument) -> Market:
+        """A market that is new; whoever subscribed to all, or to it in advance, gets it."""
+
+    def announce(self, venue: Venue, told: Told, channel: Channel) -> None:
+        """Tell a loss that isn't one market's to those whom it concerns."""
+
+    def turn_over(self, venue: Venue) -> None:
+        """Tell that the venue has a new epoch."""
 
 
 class Venue:
@@ -32,19 +46,10 @@ class Venue:
     Parameters
     ----------
     exchange : name of the venue
-    stage : scratch memory shared by all books
-    joined : called with each market that is new
-    announce : ``announce(text, channel)``: tell an event that isn't one market's to all clients
-        that subscribe to anything of the exchange, or to this channel of it
+    floor : where its markets are kept, and who hears what isn't one market's
     """
 
-    def __init__(
-        self,
-        exchange: str,
-        stage: LevelStage,
-        joined: Callable[[Market], None],
-        announce: Callable[[str, Channel], None],
-    ) -> None:
+    def __init__(self, exchange: str, floor: Floor) -> None:
         self.exchange = exchange
         self.epoch = 0
         """Of the ring that is being read; 0 before there was one."""
@@ -54,9 +59,7 @@ class Venue:
         """Of the ring's latest record that was taken."""
         self.markets: dict[str, Market] = {}
         """By unified symbol."""
-        self._stage = stage
-        self._joined = joined
-        self._announce = announce
+        self._floor = floor
         self._by_id: dict[int, Market] = {}
         self._suspended = False
 
@@ -122,19 +125,26 @@ class Venue:
         states: Mapping[int, BookState],
         reason: Reason,
     ) -> None:
+        renewed = epoch != self.epoch
+        if renewed or not states:
+            for market in self.markets.values():
+                market.begin(None, reason)
         self.epoch = epoch
         self.connected = True
         self._suspended = False
         self._by_id = {}
-        if not states:
+        if renewed:
+            self.sequence = 0
             for market in self.markets.values():
-                market.begin(market.instrument, epoch, None, reason)
+                market.renew(epoch)
+            self._floor.turn_over(self)
         newest = {instrument.symbol: instrument for instrument in instruments.values()}
         for instrument in instruments.values():
             market = self._market(instrument)
+            market.adopt(instrument)
             state = states.get(instrument.id)
             if state is not None and newest[instrument.symbol] is instrument:
-                market.begin(instrument, epoch, state, reason)
+                market.begin(state, reason)
 
     def _overrun(
         self,
@@ -145,7 +155,7 @@ class Venue:
         log.warning(
             "records lost", exchange=self.exchange, count=overrun.count, reason=overrun.reason.text
         )
-        self._announce(encode_overrun(overrun), Channel.RING)
+        self._floor.announce(self, told_overrun(overrun), Channel.RING)
         if overrun.reason is Reason.LAPPED:
             self._start(self.epoch, instruments, states(), Reason.LAPPED)
 
@@ -155,9 +165,7 @@ class Venue:
         if market is None:
             market = self.markets.get(instrument.symbol)
             if market is None:
-                market = Market(instrument, self.epoch, self._stage)
-                self.markets[instrument.symbol] = market
-                self._joined(market)
+                market = self._floor.create(self, instrument)
             self._by_id[instrument.id] = market
         return market
 
@@ -174,16 +182,18 @@ class Venue:
     def _event(self, record: RawRecord, instruments: Mapping[int, Instrument]) -> None:
         event = decode(record.data, instruments, self.exchange)
         if isinstance(event, Trade):
-            self._market(event.instrument).trade(event)
+            self._market(event.instrument).trade(event, record)
         elif isinstance(event, StateChange):
-            self._market(event.instrument).ring_state(event)
+            self._market(event.instrument).ring_state(event, record)
         elif isinstance(event, InstrumentDefined):
-            self._market(event.instrument)
+            market = self._market(event.instrument)
+            market.define(event.instrument, bytes(record.data))
         elif isinstance(event, Gap):
             if event.instrument is None or event.channel is Channel.RING:
-                self._announce(encode_gap(event), event.channel)
+                told = told_gap(event, bytes(record.data))
+                self._floor.announce(self, told, event.channel)
             else:
-                self._market(event.instrument).gap(event)
+                self._market(event.instrument).gap(event, event.instrument, record)
 
     def _of(self, record: RawRecord, instruments: Mapping[int, Instrument]) -> Market:
         market = self._by_id.get(record.instrument)

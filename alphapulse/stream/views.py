@@ -1,16 +1,24 @@
-"""The best N levels of a book as its subscribers know them; their events, encoded once for all."""
+"""A book as its subscribers know it: in one format, at one depth, every so often.
+
+Its events are encoded once for all of them. What they are made from differs: subscribers of the
+whole book, each change told, get the ring's deltas as they are (`WholeView`); of others the view
+remembers the levels that it has shown last, and tells the difference (`TopView` does that).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from alphapulse.delta import BookView, TopView
+from alphapulse.clock import monotonic_ns
+from alphapulse.delta import BookView, LevelStage, TopView
 from alphapulse.model import Instrument, Reason
+from alphapulse.stream import binary, messages
 from alphapulse.stream.client import Group, Item, Kind
-from alphapulse.stream.frames import text_frame
-from alphapulse.stream.messages import Times, encode_changes, encode_parts, snapshot_head
-from alphapulse.stream.requests import FULL
+from alphapulse.stream.frames import binary_frame, text_frame
+from alphapulse.stream.messages import Times
+from alphapulse.stream.requests import FULL, Look
+from alphapulse.stream.timetable import Timetable
 
 if TYPE_CHECKING:
     from alphapulse.stream._fanout import Outbox
@@ -20,76 +28,186 @@ Changes = Iterable[tuple[int, int, int, int]]
 """(side, price, size, action), scaled and numbered as in the model."""
 
 
+class Shared(NamedTuple):
+    """What the books of a hub have in common."""
+
+    stage: LevelStage
+    """Scratch memory."""
+    timetable: Timetable
+    epoch: int
+    """Of the consolidated books: Unix milliseconds of the stream's beginning."""
+
+
+class Moment(NamedTuple):
+    """A book as of its latest change."""
+
+    book: BookView
+    instrument: Instrument
+    epoch: int
+    times: Times
+
+
+class Advance(NamedTuple):
+    """A change of the book."""
+
+    record: bytes
+    """As the ring has it."""
+    changes: Changes
+    """What it says; empty where no view asked for it."""
+    times: Times
+    now_ns: int
+    """Monotonic time."""
+
+
 class View:
-    """A book at one depth.
+    """A book at one look.
 
     Its version is that of its latest event: a change of the book beyond its depth is none of the
     view, and a snapshot made after it still bears the version before.
 
     Parameters
     ----------
-    depth : levels a side, `requests.FULL` for all
-    book : live
-    instrument : of the book
-    epoch : of the ring
-    times : of the book's latest change
+    look : how it is shown
+    now : the book, which is live
+    shared : with other books
     """
 
-    def __init__(
-        self, depth: int, book: BookView, instrument: Instrument, epoch: int, times: Times
-    ) -> None:
-        self.depth = depth
+    def __init__(self, look: Look, now: Moment, shared: Shared) -> None:
+        self.look = look
         self.clients: Group[Client] = Group()
-        self._top = None if depth == FULL else TopView(depth)
-        self.reset(book, instrument, epoch, times)
-
-    def reset(self, book: BookView, instrument: Instrument, epoch: int, times: Times) -> None:
-        """Begin anew with a live book."""
-        self._book = book
-        self._instrument = instrument
-        self._epoch = epoch
-        self._times = times
-        self._version = book.version
+        self._shared = shared
         self._snapshots: dict[Reason, list[Item]] = {}
+        whole = look.depth == FULL and not look.conflate_ms
+        self._top = None if whole else TopView(look.depth)
+        self._told_ns = 0
+        self._late: Times | None = None
+        """Of the book's latest change, if it is to be told when the time has come."""
+        self._scheduled = False
+        self.reset(now)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether `advance` needs to know what a delta says."""
+        return self._top is None and self.look.format == "json"
+
+    @property
+    def passes(self) -> bool:
+        """Whether it tells the ring's own records."""
+        return self._top is None and self.look.format == "binary"
+
+    def reset(self, now: Moment) -> None:
+        """Begin anew with a live book."""
+        self._book, self._instrument, self._epoch, self._times = now
+        self._version = now.book.version
+        self._snapshots.clear()
+        self._late = None
         if self._top is not None:
-            self._top.load(book.book)
+            self._told_ns = monotonic_ns()
+            self._top.load(self._book.book)
 
     def serves(self, client: Outbox) -> bool:
         """Whether the client is subscribed to this view."""
         return client in self.clients
 
-    def advance(self, version: int, times: Times, changes: Changes, now_ns: int) -> Item | None:
-        """Follow a change of the book; None if the view is as before.
+    def show(self, reason: Reason, record: bytes | None) -> None:
+        """Send all subscribers the book, after `reset`.
 
         Parameters
         ----------
-        version, times : of the book's change
-        changes : the book's; those of a view of limited depth are found by comparison
-        now_ns : monotonic time
+        record : the ring's snapshot that it was reset by; None for another reason
         """
-        if self._top is not None:
-            if not self._top.advance(self._book.book):
-                return None
-            changes = self._top.changes
-        text = encode_changes(self._instrument, version, self._version, times, changes)
-        self._version = version
-        self._times = times
-        self._snapshots.clear()
-        return Item(text_frame(text), Kind.DELTA, self, now_ns)
+        if record is None or not self.passes:
+            self.clients.owe(self, reason)
+            return
+        items = [Item(binary_frame(record), Kind.SNAPSHOT, self, 0)]
+        self._snapshots[reason] = items
+        self.clients.present(items, self, reason)
+
+    def advance(self, change: Advance) -> None:
+        """Follow a change of the book."""
+        if self.look.conflate_ms:
+            self._defer(change)
+        elif self._top is None:
+            self._tell(change.changes, change.times, change.now_ns, change.record)
+        elif self._top.advance(self._book.book):
+            self._tell(self._top.changes, change.times, change.now_ns)
+
+    def halt(self) -> None:
+        """The book isn't live any more: what hasn't been told of it won't be."""
+        self._late = None
+
+    def due(self, now_ns: int) -> None:
+        """Tell what has changed since the event before."""
+        self._scheduled = False
+        times, self._late = self._late, None
+        if times is None or self._top is None or not self.clients:
+            return
+        if self._top.advance(self._book.book):
+            self._told_ns = now_ns
+            self._tell(self._top.changes, times, now_ns)
 
     def snapshot(self, reason: Reason) -> list[Item]:
         """The view as of its latest event, in one or more frames."""
         items = self._snapshots.get(reason)
         if items is None:
-            head = snapshot_head(self._instrument, self._version, reason, self._times, self._epoch)
-            shown = self._book.book if self._top is None else self._top
-            texts = encode_parts(
-                head, shown.bids(), shown.asks(), self._instrument, marked=self._top is None
-            )
-            items = [Item(text_frame(text), Kind.SNAPSHOT, self, 0) for text in texts]
+            frames = self._records(reason) if self.look.format == "binary" else self._texts(reason)
+            items = [Item(frame, Kind.SNAPSHOT, self, 0) for frame in frames]
             self._snapshots[reason] = items
         return items
 
     def drop_snapshots(self) -> None:
         """Free the frames that are kept for clients who ask at the same time."""
         self._snapshots.clear()
+
+    def _defer(self, change: Advance) -> None:
+        self._late = change.times
+        if not self._scheduled:
+            self._scheduled = True
+            self._shared.timetable.add(self._told_ns + self.look.conflate_ms * 1_000_000, self)
+
+    def _tell(
+        self, changes: Changes, times: Times, now_ns: int, record: bytes | None = None
+    ) -> None:
+        version, before = self._book.version, self._version
+        if self.look.format == "json":
+            text = messages.encode_changes(self._instrument, version, before, times, changes)
+            frame = text_frame(text)
+        elif record is None:
+            assert self._top is not None, "a whole view has the ring's record"
+            frame = binary_frame(
+                binary.encode_delta(self._top.changes, version, before, times, self._instrument)
+            )
+        else:
+            frame = binary_frame(record)
+        self._version = version
+        self._times = times
+        self._snapshots.clear()
+        self.clients.deliver(Item(frame, Kind.DELTA, self, now_ns))
+
+    def _texts(self, reason: Reason) -> Iterable[bytes]:
+        head = messages.snapshot_head(
+            self._instrument, self._version, reason, self._times, self._epoch
+        )
+        shown = self._book.book if self._top is None else self._top
+        whole = self.look.depth == FULL
+        texts = messages.encode_parts(
+            head, shown.bids(), shown.asks(), self._instrument, marked=whole
+        )
+        return map(text_frame, texts)
+
+    def _records(self, reason: Reason) -> Iterable[bytes]:
+        book = self._book.book
+        if self.look.conflate_ms:
+            # The view is as its subscribers know it, which isn't the book of now.
+            assert self._top is not None
+            book = binary.book_of(self._top, self._shared.stage)
+        record = binary.encode_snapshot(
+            book,
+            self._book,
+            self.look.depth,
+            self._version,
+            reason,
+            self._times,
+            self._instrument,
+        )
+        return (binary_frame(record),)
