@@ -11,10 +11,11 @@ cdef enum:
 
 
 cdef struct SummedSide:
-    # The levels of last time, best first, and their digits, one line after the other.
+    # The levels of last time, in a book's order: the best is the last of the array.
     Level[LEVELS_SUMMED] levels
     int count
-    uint16_t[LEVELS_SUMMED] starts
+    # Their digits, one line after the other, best first, and where each line starts.
+    uint16_t[LEVELS_SUMMED + 1] starts
     int length
     uint8_t[TEXT_BYTES] text
 

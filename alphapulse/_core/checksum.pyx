@@ -7,7 +7,7 @@ A message changes one or two of the twenty levels, mostly: the digits of the oth
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.stdint cimport uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy
 
 from alphapulse._core.sides cimport best_of, price_of
 
@@ -55,6 +55,10 @@ cdef inline uint8_t* copy_text(uint8_t* at, const uint8_t* text, int length) noe
         memcpy(at + done, text + done, COPY_STEP)
         done += COPY_STEP
     return at + length
+
+
+cdef inline const Level* best_known(const SummedSide* side) noexcept nogil:
+    return &side.levels[LEVELS_SUMMED - 1]
 
 
 cdef inline bint is_same(const Level* one, const Level* other) noexcept nogil:
@@ -109,34 +113,48 @@ cdef class BookChecksum:
         """Bring a side's lines up to date; a level that was there before has its digits already."""
         cdef int count = <int>min(levels.count, <Py_ssize_t>LEVELS_SUMMED)
         cdef int both = min(count, known.count)
-        cdef int i = 0, old, begin
-        cdef int[LEVELS_SUMMED + 1] starts
-        cdef Level[LEVELS_SUMMED] kept
-        cdef uint8_t[TEXT_BYTES] lines
+        cdef int i = 0, old, first, begin, end, shift
+        cdef SummedSide before
         cdef const Level* level = best_of(levels) if count else NULL
+        cdef const Level* was = best_known(known)
         cdef uint8_t* at
-        while i < both and is_same(level - i, &known.levels[i]):
-            i += 1
-        if i == count and i == known.count:
+        if count == known.count and (
+            count == 0
+            or memcmp(level - count + 1, was - count + 1, <size_t>count * sizeof(Level)) == 0
+        ):
             return
+        while i < both and is_same(level - i, was - i):
+            i += 1
         # What follows the first difference is put aside, and made again from there.
         begin = known.starts[i] if i < known.count else known.length
-        copy_text(lines, &known.text[begin], known.length - begin)
-        for old in range(i, known.count):
-            kept[old] = known.levels[old]
-            starts[old] = known.starts[old] - begin
-        starts[known.count] = known.length - begin
+        memcpy(before.levels, known.levels, sizeof(known.levels))
+        memcpy(before.starts, known.starts, sizeof(known.starts))
+        copy_text(&before.text[begin], &known.text[begin], known.length - begin)
+        was = best_known(&before)
         old = i
         at = &known.text[begin]
-        for i in range(i, count):
-            while old < known.count and kept[old].key > level[-i].key:
+        while i < count:
+            while old < known.count and was[-old].key > level[-i].key:
                 old += 1
-            known.starts[i] = <uint16_t>(at - known.text)
-            known.levels[i] = level[-i]
-            if old < known.count and is_same(level - i, &kept[old]):
-                at = copy_text(at, &lines[starts[old]], starts[old + 1] - starts[old])
+            first = old
+            shift = <int>(at - known.text) - before.starts[old]
+            while i < count and old < known.count and is_same(level - i, was - old):
+                known.starts[i] = <uint16_t>(before.starts[old] + shift)
+                i += 1
+                old += 1
+            if old > first:
+                begin = before.starts[first]
+                end = before.starts[old] if old < known.count else known.length
+                at = copy_text(at, &before.text[begin], end - begin)
             else:
+                known.starts[i] = <uint16_t>(at - known.text)
                 at = write_digits(at, price_of(side, level[-i].key), self.price_shift)
                 at = write_digits(at, level[-i].size, self.size_shift)
+                i += 1
+        if count:
+            memcpy(
+                known.levels + LEVELS_SUMMED - count, level - count + 1,
+                <size_t>count * sizeof(Level),
+            )
         known.count = count
         known.length = <int>(at - known.text)
