@@ -28,11 +28,12 @@ CHECKED_LEVELS = 10
 
 NOTE = """\
 Per frame: decoded, synchronised, applied to the book, checksum verified (Kraken), and on our side
-committed to the ring as a record. cryptofeed ends in a callback that does nothing; its handlers
-read Kraken's WebSocket v1 and Coinbase's Advanced Trade, so it gets the same digits in those
-framings ('coinbase' is the Exchange feed on our side). Means are of whole passes without a clock
-between frames; percentiles are of single frames, less what the clock costs. Both sides include the
-loop that calls them, and both must come to the same books."""
+committed to the ring as a record; changes that wait for their book's snapshot count with the
+snapshots. cryptofeed ends in a callback that does nothing; its handlers read Kraken's WebSocket v1
+and Coinbase's Advanced Trade, so it gets the same digits in those framings ('coinbase' is the
+Exchange feed on our side). Means are of whole passes without a clock between frames; percentiles
+are of single frames, less what the clock costs. Both sides include the loop that calls them, and
+both must come to the same books."""
 
 
 def run(session: Session) -> None:

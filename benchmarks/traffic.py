@@ -28,7 +28,7 @@ class Step(NamedTuple):
     """Something that a venue sent."""
 
     kind: Kind
-    """``"update"`` is whatever is neither metadata nor a whole book."""
+    """``"update"`` is whatever is neither metadata nor goes into the making of a whole book."""
     raw: bytes
     t_ns: int
     symbol: str | None = None
@@ -128,7 +128,7 @@ def load(name: str) -> Traffic:
         dialect.venue_name,
         dialect.settings,
         origin,
-        [step for step in steps if step is not None],
+        _settled([step for step in steps if step is not None]),
     )
 
 
@@ -146,7 +146,7 @@ def generated(name: str, events: int, symbols: int = 3, levels: int = 200) -> Tr
     venue = make_venue(dialect.venue_name, dialect.settings)
     frames = recording.record(venue, events=events, symbols=symbols, levels=levels)
     steps = [step for frame in frames if (step := _step(frame, dialect))]
-    return Traffic(name, dialect.venue_name, dialect.settings, "generated", steps)
+    return Traffic(name, dialect.venue_name, dialect.settings, "generated", _settled(steps))
 
 
 def _step(frame: Frame, dialect: _Dialect) -> Step | None:
@@ -157,6 +157,20 @@ def _step(frame: Frame, dialect: _Dialect) -> Step | None:
     if frame.src == "rest" and kind == "snapshot":
         symbol = parse_qs(urlsplit(frame.url or "").query)["symbol"][0]
     return Step(kind, frame.raw, frame.t_ns, symbol)
+
+
+def _settled(steps: list[Step]) -> list[Step]:
+    """Changes that have to wait for their book's snapshot are part of what the snapshot costs."""
+    waiting = {step.symbol for step in steps if step.symbol is not None}
+    settled = []
+    for step in steps:
+        waiting.discard(step.symbol)
+        if step.kind == "update" and waiting:
+            name, _, channel = _HEAD.decode(step.raw).stream.partition("@")
+            if channel.startswith("depth") and name.upper() in waiting:
+                step = step._replace(kind="snapshot")
+        settled.append(step)
+    return settled
 
 
 class _Match(msgspec.Struct, tag_field="type", tag="match"):

@@ -201,7 +201,12 @@ def test_after_a_reconnect_only_the_next_id_is_plain(market: Market) -> None:
 
 
 def test_several_trades_of_a_frame_are_taken_together(market: Market) -> None:
-    rows = [{"id": 7}, {"id": 70, "which": 1}, {"id": 8}, {"id": 9, "side": "sell"}]
+    rows: list[dict[str, Any]] = [
+        {"id": 7},
+        {"id": 70, "which": 1},
+        {"id": 8},
+        {"id": 9, "side": "sell"},
+    ]
     found = market.send(*rows)
     ids = [7, 8, 9, 70] if market.dialect == "advanced" else [7, 70, 8, 9]
     assert trade_ids(found) == ids

@@ -7,7 +7,7 @@ from a recording; `wanted` says which symbols need a new snapshot from the venue
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import msgspec
 
@@ -78,6 +78,7 @@ class Feed:
         self._encoder = Encoder()
         self._by_id: dict[int, SyncedBook] = {}
         self._fast = FastPath(venue.plain_frames, writer)
+        self._take_plain = self._fast.take
         self._alive_at: dict[str, tuple[float, int]] = {}
         """When a look last found a symbol alive, and its book's version then."""
         self._handlers: dict[type, Callable[..., None]] = {
@@ -160,22 +161,22 @@ class Feed:
 
     def receive(
         self, channel: Channel, data: bytes | memoryview, received_ns: int
-    ) -> list[events.VenueEvent]:
+    ) -> Sequence[events.VenueEvent]:
         """Take one frame of a connection; returns its events, for the session's own needs.
 
         A plain frame has none that the session would need.
         """
         try:
-            outcome = self._fast.take(data, received_ns, channel.connection)
+            outcome = self._take_plain(data, received_ns, channel.connection)
         except RingTooSmall as error:
             # The book has changed already: the enlarged ring begins with it.
             self.publisher.enlarge(error)
-            return []
+            return ()
         if outcome == TAKEN:
-            return []
+            return ()
         if outcome != NOT_PLAIN:
             self._disproved(outcome, received_ns)
-            return []
+            return ()
         found = channel.receive(data)
         self.take(channel, found, len(data), received_ns)
         return found

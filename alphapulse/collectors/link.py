@@ -218,7 +218,7 @@ class Link(WSListener):
             if isinstance(event, Acknowledged | VenueComplaint | Instruments):
                 self._notice(event)
 
-    def _measured(self, data: bytes, received_ns: int) -> list[VenueEvent]:
+    def _measured(self, data: bytes, received_ns: int) -> Sequence[VenueEvent]:
         events = self.channel.receive(data)
         decoded_ns = wall_ns()
         self._feed.take(self.channel, events, len(data), received_ns)

@@ -121,7 +121,7 @@ def _binance_us(traffic: Traffic) -> Iterator[_Message]:
     """The first change of a book makes the handler ask for the snapshot, so it counts as one."""
     seen = set()
     for step in traffic.steps:
-        if step.kind != "update" or step.symbol is not None:
+        if step.kind == "metadata" or step.symbol is not None:
             continue
         text = step.raw.decode()
         stream = json.loads(text)["stream"]
