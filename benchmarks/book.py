@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from decimal import Decimal
 from random import Random
 from time import perf_counter
 from typing import Any, Protocol
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from alphapulse.collectors.events import PAIRS
 from alphapulse.delta import Book, LevelStage
 from alphapulse.model import BookSide
 from benchmarks.harness import Absent, Contestant, Figures, Metric, Row, Session, version_of
-from benchmarks.peers.dict_book import Change, DictBook
+from benchmarks.peers.dict_book import Change, DictBook, order_book, sorted_containers
 
-LEVELS = (10, 1000, 50_000)
+CASES = (
+    (10, "near"), (100, "near"), (1000, "near"), (50_000, "near"),
+    (10, "deep"), (1000, "deep"), (50_000, "deep"),
+)  # fmt: skip
+"""Levels a side, and where the changes are."""
+
+SORTED_CONTAINERS_LEVELS = 1000
+"""sortedcontainers takes part at one size."""
+
 BATCH = 20
 """Level changes of one message in the batched cases."""
 
@@ -28,16 +38,20 @@ CHANGES = 2000
 PART = 1 / 5
 """Part of a round's seconds that a case takes here: there are many."""
 
+DECIMAL = "Decimal"
+
 AT_ONCE = 100
 _TEXT_LEVELS = 1000
 
 NOTE = f"""\
 Of four changes two give a level another size, one adds a level and one removes it. 'near' is among
-the best {NEAR_LEVELS} levels of a side, 'deep' in its farther half. 'single': one change a message.
+the best {NEAR_LEVELS} levels of a side, 'deep' in its farther half. 'single': a call per change.
 'best': the same, with the best bid and ask read after each; order-book sorts only then, so that its
-other figures are those of a hash table. 'batch': {BATCH} changes a message. 'text': such a message
-as JSON with decimal numbers, which ours keeps exact as integers and the peers as Decimal; else
-prices and sizes are ints on all sides. Ours also finds the net changes of each message."""
+other figures are those of a hash table. 'batch': {BATCH} changes a message, ours from rows of int64
+in a NumPy array, the peers from tuples, as they take nothing else. 'text': such a message as JSON
+with decimal numbers, kept exact: as integers by ours, as Decimal by the peers. Else ours has prices
+and sizes as scaled ints; the peers' are Decimal, as cryptofeed gives them to order-book, or ints as
+well: their name says which. Ours also finds the net changes of each message."""
 
 Message = Sequence[Change]
 
@@ -51,7 +65,7 @@ class Side(Protocol):
     def best(self, messages: Sequence[Message]) -> None:
         """One change a message, and the best prices read after it."""
 
-    def batch(self, messages: Sequence[Message]) -> None:
+    def batch(self, messages: Sequence[Any]) -> None:
         """Several changes a message."""
 
     def text(self, messages: Sequence[bytes]) -> None:
@@ -76,53 +90,43 @@ class OurBook:
 
     def single(self, messages: Sequence[Message]) -> None:
         """Implement `Side`."""
-        clear, append, apply, stage = *self._methods(), self._stage
+        set_level = self.book.set_level
         for ((side, price, size),) in messages:
-            clear()
-            append(side, price, size)
-            apply(stage)
+            set_level(side, price, size)
 
     def best(self, messages: Sequence[Message]) -> None:
         """Implement `Side`."""
-        clear, append, apply, stage = *self._methods(), self._stage
-        best = self.book.best
+        book, set_level = self.book, self.book.set_level
         for ((side, price, size),) in messages:
-            clear()
-            append(side, price, size)
-            apply(stage)
-            best()
+            set_level(side, price, size)
+            book.best_bid  # noqa: B018
+            book.best_ask  # noqa: B018
 
-    def batch(self, messages: Sequence[Message]) -> None:
+    def batch(self, messages: Sequence[npt.NDArray[np.int64]]) -> None:
         """Implement `Side`."""
-        clear, append, apply, stage = *self._methods(), self._stage
-        for message in messages:
-            clear()
-            for side, price, size in message:
-                append(side, price, size)
-            apply(stage)
+        apply = self.book.apply
+        for rows in messages:
+            apply(rows)
 
     def text(self, messages: Sequence[bytes]) -> None:
         """Implement `Side`."""
-        clear, _, apply, stage = *self._methods(), self._stage
+        stage, apply = self._stage, self.book.apply
+        clear, parse = stage.clear, stage.parse
         for message in messages:
             clear()
-            stage.parse(message, PAIRS, BookSide.BID, 2, 8)
+            parse(message, PAIRS, BookSide.BID, 2, 8)
             apply(stage)
-
-    def _methods(self) -> tuple[Callable[[], None], Callable[[int, int, int], None], Any]:
-        return self._stage.clear, self._stage.append, self.book.apply
 
 
 def run(session: Session) -> None:
     """Measure all sizes, places and ways."""
     rows = []
-    for levels in LEVELS:
-        for place in ("near", "deep"):
-            changes = _changes(levels, place)
-            for way in ("single", "best", "batch"):
-                size = BATCH if way == "batch" else 1
-                messages = [changes[i : i + size] for i in range(0, len(changes), size)]
-                rows += _compare(session, f"book/{levels}/{place}/{way}", levels, way, messages)
+    for levels, place in CASES:
+        changes = _changes(levels, place)
+        for way in ("single", "best", "batch"):
+            size = BATCH if way == "batch" else 1
+            messages = [changes[i : i + size] for i in range(0, len(changes), size)]
+            rows += _compare(session, f"book/{levels}/{place}/{way}", levels, way, messages)
     changes = [change for change in _changes(_TEXT_LEVELS, "near") if change[0] == BookSide.BID]
     texts = [_text(changes[i : i + BATCH]) for i in range(0, len(changes) // BATCH * BATCH, BATCH)]
     rows += _compare(session, f"book/{_TEXT_LEVELS}/near/text", _TEXT_LEVELS, "text", texts)
@@ -134,34 +138,44 @@ def _compare(
 ) -> list[Row]:
     bids, asks = _start(levels)
     ours = OurBook(bids, asks)
+    mine: Sequence[Any] = messages
+    if way == "batch":
+        mine = [np.array(message, dtype=np.int64) for message in messages]
     per_message = 1 if way in ("single", "best") else BATCH
     peers: list[Contestant | Absent] = []
-    for distribution, make in (
-        ("order-book", _order_book),
-        ("sortedcontainers", _sorted_containers),
-    ):
+    for name_of_peer, distribution, make in _peers(levels, way):
         version = version_of(distribution)
         if version is None:
             peers.append(Absent(distribution))
             continue
+        given = messages
         theirs = make(bids, asks)
-        _check(ours, theirs, way, messages)
-        measure = _measure(theirs, way, messages, per_message)
-        peers.append(Contestant(distribution, measure, version))
-    mine = Contestant("alphapulse", _measure(ours, way, messages, per_message))
-    return session.compare(name, [Metric("", "ns")], mine, peers)
+        if name_of_peer.endswith(DECIMAL) and way != "text":
+            theirs = make(_decimal_side(bids), _decimal_side(asks))
+            given = [
+                [(side, Decimal(price), Decimal(size)) for side, price, size in message]
+                for message in messages
+            ]
+        _check(ours, mine, theirs, given, way)
+        measure = _measure(theirs, way, given, per_message)
+        peers.append(Contestant(name_of_peer, measure, version))
+    own = Contestant("alphapulse", _measure(ours, way, mine, per_message))
+    return session.compare(name, [Metric("", "ns")], own, peers)
 
 
-def _order_book(bids: dict[int, int], asks: dict[int, int]) -> DictBook:
-    from benchmarks.peers.dict_book import order_book
+def _peers(levels: int, way: str) -> list[tuple[str, str, Callable[[Any, Any], DictBook]]]:
+    """Name, distribution and maker of each peer."""
+    peers = [(f"order-book {DECIMAL}", "order-book", order_book)]
+    if way != "text":
+        peers.append(("order-book ints", "order-book", order_book))
+    if levels == SORTED_CONTAINERS_LEVELS:
+        name = f"sortedcontainers {DECIMAL if way == 'text' else 'ints'}"
+        peers.append((name, "sortedcontainers", sorted_containers))
+    return peers
 
-    return order_book(bids, asks)
 
-
-def _sorted_containers(bids: dict[int, int], asks: dict[int, int]) -> DictBook:
-    from benchmarks.peers.dict_book import sorted_containers
-
-    return sorted_containers(bids, asks)
+def _decimal_side(levels: dict[int, int]) -> dict[Decimal, Decimal]:
+    return {Decimal(price): Decimal(size) for price, size in levels.items()}
 
 
 def _measure(
@@ -190,16 +204,17 @@ def _cycle(messages: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield from chunks
 
 
-def _check(ours: OurBook, theirs: DictBook, way: str, messages: Sequence[Any]) -> None:
+def _check(
+    ours: OurBook, mine: Sequence[Any], theirs: DictBook, given: Sequence[Any], way: str
+) -> None:
     """Both must come to the same book, or they don't do the same work."""
-    for side in (ours, theirs):
-        getattr(side, way)(list(islice(messages, AT_ONCE)))
-    mine = [level[0] for level in ours.book.best() if level is not None]
-    peers = [int(price) for price in theirs.best_prices()]
-    for side in (ours, theirs):
-        getattr(side, way)(messages[AT_ONCE:])
-    if mine != peers and way != "text":
-        raise RuntimeError(f"the best prices are {mine} here and {peers} there")
+    for part in (slice(0, AT_ONCE), slice(AT_ONCE, None)):
+        getattr(ours, way)(mine[part])
+        getattr(theirs, way)(given[part])
+        prices = [ours.book.best_bid, ours.book.best_ask]
+        peers = [int(price) for price in theirs.best_prices()]
+        if prices != peers and way != "text":
+            raise RuntimeError(f"the best prices are {prices} here and {peers} there")
 
 
 def _start(levels: int) -> tuple[dict[int, int], dict[int, int]]:

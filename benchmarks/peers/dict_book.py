@@ -11,6 +11,8 @@ import msgspec
 Change: TypeAlias = tuple[int, int, int]
 """(side, price, size): side 1 bid, 2 ask; size 0 removes."""
 
+Place: TypeAlias = tuple[Callable[[int], tuple[Any, Any]], int]
+
 
 class DictBook:
     """A book in two sorted dictionaries, size by price.
@@ -18,19 +20,17 @@ class DictBook:
     Parameters
     ----------
     bids, asks : the dictionaries
-    best_bid, best_ask : give the best price
+    best_bid, best_ask : a method that gives the level at a place, and the best one's place
     """
 
-    def __init__(
-        self, bids: Any, asks: Any, best_bid: Callable[[], Any], best_ask: Callable[[], Any]
-    ) -> None:
+    def __init__(self, bids: Any, asks: Any, best_bid: Place, best_ask: Place) -> None:
         self._sides = (None, bids, asks)
         self._best_bid = best_bid
         self._best_ask = best_ask
 
     def best_prices(self) -> list[Any]:
         """Best bid and best ask."""
-        return [self._best_bid(), self._best_ask()]
+        return [level_at(place)[0] for level_at, place in (self._best_bid, self._best_ask)]
 
     def single(self, messages: Sequence[Sequence[Change]]) -> None:
         """One change a message."""
@@ -44,15 +44,16 @@ class DictBook:
 
     def best(self, messages: Sequence[Sequence[Change]]) -> None:
         """One change a message, and the best prices read after it."""
-        sides, best_bid, best_ask = self._sides, self._best_bid, self._best_ask
+        sides = self._sides
+        (bid_at, best_bid), (ask_at, best_ask) = self._best_bid, self._best_ask
         for ((number, price, size),) in messages:
             side: Any = sides[number]
             if size:
                 side[price] = size
             elif price in side:
                 del side[price]
-            best_bid()
-            best_ask()
+            bid_at(best_bid)[0]
+            ask_at(best_ask)[0]
 
     def batch(self, messages: Sequence[Sequence[Change]]) -> None:
         """Several changes a message."""
@@ -81,26 +82,20 @@ class DictBook:
 _PAIRS = msgspec.json.Decoder(list[tuple[str, str]])
 
 
-def order_book(bids: dict[int, int], asks: dict[int, int]) -> DictBook:
+def order_book(bids: dict[Any, Any], asks: dict[Any, Any]) -> DictBook:
     """A book of order-book, the C extension that cryptofeed uses."""
     from order_book import OrderBook
 
     book = OrderBook()
     book.bids = bids
     book.asks = asks
-    return DictBook(
-        book.bids, book.asks, lambda: book.bids.index(0)[0], lambda: book.asks.index(0)[0]
-    )
+    bid_side, ask_side = book.bids, book.asks
+    return DictBook(bid_side, ask_side, (bid_side.index, 0), (ask_side.index, 0))
 
 
-def sorted_containers(bids: dict[int, int], asks: dict[int, int]) -> DictBook:
+def sorted_containers(bids: dict[Any, Any], asks: dict[Any, Any]) -> DictBook:
     """A book of two `sortedcontainers.SortedDict`."""
     from sortedcontainers import SortedDict
 
     bid_side, ask_side = SortedDict(bids), SortedDict(asks)
-    return DictBook(
-        bid_side,
-        ask_side,
-        lambda: bid_side.peekitem(-1)[0],
-        lambda: ask_side.peekitem(0)[0],
-    )
+    return DictBook(bid_side, ask_side, (bid_side.peekitem, -1), (ask_side.peekitem, 0))
