@@ -27,11 +27,6 @@ def binary_frame(payload: bytes) -> bytes:
     return data_frame(_BINARY, payload)
 
 
-def binary_frame(payload: bytes) -> bytes:
-    """A whole binary message."""
-    return _frame(_BINARY, payload)
-
-
 def pong_frame(payload: bytes) -> bytes:
     """The answer to a ping with this payload of at most 125 bytes."""
     return data_frame(_PONG, payload)
