@@ -5,18 +5,26 @@ REST server, the stream) tells it of their changes. What it computes is said in 
 """
 
 from alphapulse.arbitrage.books import Levels, Quote, Venue
-from alphapulse.arbitrage.engine import Engine
-from alphapulse.arbitrage.opportunity import Event, Opportunity, Status, encode_opportunity
+from alphapulse.arbitrage.engine import Engine, Nearest
+from alphapulse.arbitrage.opportunity import (
+    Event,
+    Opportunity,
+    Status,
+    encode_event,
+    encode_opportunity,
+)
 from alphapulse.arbitrage.terms import Terms
 
 __all__ = [
     "Engine",
     "Event",
     "Levels",
+    "Nearest",
     "Opportunity",
     "Quote",
     "Status",
     "Terms",
     "Venue",
+    "encode_event",
     "encode_opportunity",
 ]

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from typing import NamedTuple
 
 import msgspec
 
 from alphapulse.arbitrage.books import Levels, Market, Quote, Venue
 from alphapulse.arbitrage.opportunity import Event, Opportunity, Status
-from alphapulse.arbitrage.pair import Pair
+from alphapulse.arbitrage.pair import Pair, net_bps
 from alphapulse.arbitrage.terms import Terms
 
 _Key = tuple[Quote, Quote]
+
+
+class Nearest(NamedTuple):
+    """The two books of a symbol that are nearest to being an opportunity, or furthest beyond."""
+
+    symbol: str
+    buy_exchange: str
+    sell_exchange: str
+    net_bps: Decimal
+    """Of a trade at the best prices, after fees; below 0 where it would make a loss."""
 
 
 class Engine:
@@ -118,6 +129,20 @@ class Engine:
             if fill is not None:
                 found.append(pair.describe(terms, fill, now_ns, alone=stricter))
         found.sort(key=lambda item: (item.symbol, -item.profit, item.buy_exchange))
+        return found
+
+    def nearest(self) -> list[Nearest]:
+        """For each symbol with two live books the best pair, by symbol; credible or not."""
+        found = []
+        for symbol, market in sorted(self._markets.items()):
+            pairs = [
+                Nearest(symbol, buy.venue.exchange, sell.venue.exchange, bps)
+                for buy in market.quotes
+                for sell in market.quotes
+                if buy is not sell and (bps := net_bps(buy, sell, self.terms)) is not None
+            ]
+            if pairs:
+                found.append(max(pairs, key=lambda pair: pair.net_bps))
         return found
 
     def _look(self, key: _Key, now_ns: int, events: list[Event]) -> None:

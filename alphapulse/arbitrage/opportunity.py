@@ -150,6 +150,12 @@ def encode_opportunity(
     return f"{{{','.join(texts)}}}"
 
 
+def encode_event(event: Event) -> str:
+    """A JSON object, as the stream and ``alphapulse arbitrage --json`` tell it."""
+    data = encode_opportunity(event.opportunity, event.status, event.reason)
+    return f'{{"type":"arbitrage","data":{data}}}'
+
+
 def _shown(name: str) -> str:
     return name.removesuffix("_ns") + "_ms" if name in _MILLISECONDS else name
 

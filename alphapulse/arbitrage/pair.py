@@ -88,7 +88,7 @@ class Pair:
         bought = fill.bought * terms.unit
         bps = 10**BPS_PLACES
         profit = exact(gain, exponent)
-        net_bps = quotient(gain * bps, bought, BPS_DIGITS)
+        net = quotient(gain * bps, bought, BPS_DIGITS)
         told = None if alone else self.told
         assert self.opened_ns is not None
         return Opportunity(
@@ -112,9 +112,9 @@ class Pair:
             sell_fee=exact(fill.sold * (terms.unit - gets), exponent),
             profit=profit,
             gross_bps=quotient((fill.sold - fill.bought) * bps, fill.bought, BPS_DIGITS),
-            net_bps=net_bps,
+            net_bps=net,
             best_profit=profit if told is None else max(profit, told.best_profit),
-            best_net_bps=net_bps if told is None else max(net_bps, told.best_net_bps),
+            best_net_bps=net if told is None else max(net, told.best_net_bps),
             opened_ns=self.opened_ns,
             at_ns=now_ns,
             buy_version=buy.version,
@@ -128,6 +128,17 @@ class Pair:
             buy_lag_ns=buy.lag_ns,
             sell_lag_ns=sell.lag_ns,
         )
+
+
+def net_bps(buy: Quote, sell: Quote, terms: Terms) -> Decimal | None:
+    """Profit after fees at the two books' best prices, in basis points; None where one lacks."""
+    if not (buy.live and sell.live and buy.ask and sell.bid):
+        return None
+    if not (terms.knows(buy.venue.exchange) and terms.knows(sell.venue.exchange)):
+        return None
+    ask, bid = buy.ask * buy.price_factor, sell.bid * sell.price_factor
+    gain = bid * terms.gets(sell.venue.exchange) - ask * terms.pays(buy.venue.exchange)
+    return quotient(gain * 10**BPS_PLACES, ask * terms.unit, BPS_DIGITS)
 
 
 def _average(amount: int, volume: int, exponent: int) -> Decimal:

@@ -6,7 +6,17 @@ import sys
 
 import typer
 
-from alphapulse.cli import book, check, demo, normalize, programs, rings, simulate, up
+from alphapulse.cli import (
+    arbitrage,
+    book,
+    check,
+    demo,
+    normalize,
+    programs,
+    rings,
+    simulate,
+    up,
+)
 
 app = typer.Typer(
     name="alphapulse",
@@ -29,6 +39,7 @@ app.command("normalize")(normalize.command)
 app.command("simulate")(simulate.command)
 app.command("rings")(rings.command)
 app.command("book")(book.command)
+app.command("arbitrage")(arbitrage.command)
 app.command("check-config")(check.command)
 
 
