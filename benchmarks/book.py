@@ -165,7 +165,9 @@ def _compare(
 
 def _peers(levels: int, way: str) -> list[tuple[str, str, Callable[[Any, Any], DictBook]]]:
     """Name, distribution and maker of each peer."""
-    peers = [(f"order-book {DECIMAL}", "order-book", order_book)]
+    peers: list[tuple[str, str, Callable[[Any, Any], DictBook]]] = [
+        (f"order-book {DECIMAL}", "order-book", order_book)
+    ]
     if way != "text":
         peers.append(("order-book ints", "order-book", order_book))
     if levels == SORTED_CONTAINERS_LEVELS:

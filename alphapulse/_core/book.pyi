@@ -1,3 +1,6 @@
+from typing import Any, TypeAlias
+
+import numpy.typing as npt
 from typing_extensions import Buffer
 
 from alphapulse._core.changes import ChangeSet
@@ -5,6 +8,8 @@ from alphapulse._core.levels import LevelStage
 
 MAX_LEVELS_PER_SIDE: int
 """How large a side may grow; a venue that sends more isn't describing a market."""
+
+Rows: TypeAlias = Buffer | npt.NDArray[Any]
 
 class Book:
     """Both sides of an order book, in scaled integers.
@@ -44,7 +49,7 @@ class Book:
         """Memory that the levels take, room for more included."""
     def clear(self) -> None:
         """Remove all levels."""
-    def load(self, levels: LevelStage | Buffer) -> None:
+    def load(self, levels: LevelStage | Rows) -> None:
         """Replace the book by these levels, in any order.
 
         Of a price that comes twice the last size counts.
@@ -54,7 +59,7 @@ class Book:
         BookError
             more levels than `MAX_LEVELS_PER_SIDE`; the book is as before
         """
-    def apply(self, levels: LevelStage | Buffer) -> int:
+    def apply(self, levels: LevelStage | Rows) -> int:
         """Apply one message: its levels in their order, then truncation to `depth`.
 
         Sizes are absolute, 0 removes; removing an absent level is normal.
