@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from alphapulse.api import books, ops, trades
+from alphapulse.api import arbitrage, books, ops, trades
 from alphapulse.api.context import Context
 from alphapulse.api.guard import PATH, Guard, problem_of
 
@@ -34,6 +34,7 @@ PATHS: list[tuple[str, Handler]] = [
     ("/symbols", trades.symbols),
     ("/symbols/{exchange}", trades.symbols),
     ("/summary", trades.summary),
+    ("/arbitrage/opportunities", arbitrage.opportunities),
     ("/metrics", ops.show_metrics),
 ]
 

@@ -102,6 +102,14 @@ class BookBody(msgspec.Struct, kw_only=True, omit_defaults=True):
     processing_time_ms: float
 
 
+class OpportunitiesBody(msgspec.Struct, kw_only=True):
+    """Body of ``/arbitrage/opportunities``; docs/arbitrage.md says what an opportunity has."""
+
+    data: list[Annotated[Raw, Meta(extra_json_schema={"type": "object"})]]
+    count: int
+    processing_time_ms: float
+
+
 class ExchangesBody(msgspec.Struct, kw_only=True):
     """Body of ``/exchanges``."""
 

@@ -8,8 +8,10 @@ from typing import Protocol
 
 from starlette.requests import Request
 
+from alphapulse.api.crossings import Crossings
 from alphapulse.api.market import LiveMarkets
 from alphapulse.api.problems import Problem, bad
+from alphapulse.arbitrage import Terms
 from alphapulse.config import Settings
 from alphapulse.history import History, SeriesSummary
 from alphapulse.repository import MarketDataRepository
@@ -36,6 +38,7 @@ class Context:
         self.settings = settings
         self.history = history
         self.markets = markets
+        self.crossings = Crossings(Terms.from_settings(settings.arbitrage), markets)
 
     async def exchanges(self) -> list[str]:
         """Those that are collected, have a ring, or have history; sorted."""

@@ -61,6 +61,17 @@ class _Book:
     def __init__(self, stage: LevelStage) -> None:
         self.view = BookView(stage=stage)
         self.reason: Reason | None = None
+        self.timely = False
+        """Whether the latest change was a delta."""
+
+
+class LiveView(NamedTuple):
+    """A live book itself; it changes as its ring is read."""
+
+    view: BookView
+    instrument: Instrument
+    timely: bool
+    """Whether its latest change was sent when it happened, as deltas are."""
 
 
 class Ring:
@@ -82,7 +93,9 @@ class Ring:
         self._epoch = self.reader.epoch
         self._states = dict(self.reader.states)
         self._stage = LevelStage()
+        self._published_ns = self.reader.heartbeat_ns
         self._books: dict[str, _Book] = {}
+        self._changed: dict[str, None] = {}
         self._lag = metrics.RING_LAG.bind(service=_SERVICE, exchange=venue)
         self._overruns = metrics.RING_OVERRUNS.bind(service=_SERVICE, exchange=venue)
 
@@ -107,6 +120,31 @@ class Ring:
         """Why what this ring gave isn't current, if so."""
         fault = self._fault()
         return None if fault is None else _FAULTS[fault]
+
+    def seen_ns(self) -> int:
+        """Until when the books are known to be as they are: wall time of a sign of life."""
+        return self.reader.heartbeat_ns if not self.reader.lag else self._published_ns
+
+    def take_changed(self) -> list[str]:
+        """Symbols whose books have changed since the last call."""
+        changed = list(self._changed)
+        self._changed.clear()
+        return changed
+
+    def live_view(self, symbol: str) -> LiveView | None:
+        """The book as the ring has it, whether its collector is at work or not; None if not live.
+
+        Parameters
+        ----------
+        symbol : one of `take_changed`
+        """
+        book = self._books.get(symbol)
+        if book is None or not book.view.ready:
+            return None
+        instrument = self.reader.instruments.get(book.view.instrument_id)
+        if instrument is None or self._states.get(instrument.id) is not BookState.LIVE:
+            return None
+        return LiveView(book.view, instrument, book.timely)
 
     def symbols(self) -> dict[str, Instrument]:
         """The newest instrument of each symbol."""
@@ -163,9 +201,11 @@ class Ring:
         if batch.overrun is not None or batch.epoch != self._epoch:
             self._epoch = batch.epoch
             self._states = dict(self.reader.states)
-            for book in self._books.values():
+            for symbol, book in self._books.items():
                 book.view.invalidate()
+                self._changed[symbol] = None
         for record in batch:
+            self._published_ns = record.published_ns
             try:
                 self._take_record(record, batch)
             except (BookError, RecordError) as error:
@@ -176,6 +216,7 @@ class Ring:
             book = self._book_of(record, batch)
             if record.type == RecordType.SNAPSHOT or book.view.ready:
                 book.view.apply(record.data)
+                book.timely = record.type == RecordType.DELTA
             if record.type == RecordType.SNAPSHOT and book.view.reason is not Reason.REPEATED:
                 book.reason = book.view.reason
         elif record.type == RecordType.STATE:
@@ -194,6 +235,7 @@ class Ring:
         book = self._books.get(instrument.symbol)
         if book is None:
             book = self._books[instrument.symbol] = _Book(self._stage)
+        self._changed[instrument.symbol] = None  # asked for by what changes it
         return book
 
 

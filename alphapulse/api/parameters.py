@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from decimal import Decimal
 
 from starlette.requests import Request
 
 from alphapulse.api.problems import bad
 from alphapulse.clock import NS_PER_SECOND, parse_iso8601
 from alphapulse.errors import FixedPointError
-from alphapulse.fixed import INT64_MAX, parse_decimal
+from alphapulse.fixed import INT64_MAX, format_decimal, parse_decimal
 from alphapulse.symbols import normalize_symbol
 
 _SECONDS = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)
@@ -59,6 +60,30 @@ class Parameters:
         if not _INTEGER.fullmatch(text) or not 1 <= int(text) <= most:
             raise bad(name, f"{text!r} is no whole number from 1 to {most}")
         return int(text)
+
+    def decimal(self, name: str, most: int, places: int) -> Decimal | None:
+        """A number from 0 to `most` with at most so many decimal places; None if not given."""
+        text = self._query.get(name)
+        if text is None:
+            return None
+        try:
+            value = parse_decimal(text, places)
+        except FixedPointError:
+            value = -1
+        if not 0 <= value <= most * 10**places:
+            raise bad(
+                name,
+                f"{text!r} is no number from 0 to {most} with at most {places} decimal places",
+            )
+        return Decimal(format_decimal(value, places))
+
+    def symbol(self, name: str) -> str | None:
+        """A symbol, unified; None if not given."""
+        text = self._query.get(name)
+        try:
+            return None if text is None else normalize_symbol(text)
+        except ValueError as error:
+            raise bad(name, str(error)) from None
 
     def span(self) -> tuple[int | None, int | None]:
         """``start_time`` and ``end_time`` in nanoseconds since the epoch, None where not given."""

@@ -62,8 +62,11 @@ async def run_api(
     )
     try:
         async with LiveMarkets(settings.ring.prefix) as markets:
-            app = create_app(Context(settings, repository, markets))
-            await _serve(_Server(_config(app)), listener, markets, ending, ready)
+            context = Context(settings, repository, markets)
+            server = _Server(_config(create_app(context)))
+            async with context.crossings as crossings:
+                failures = {markets.failed, crossings.failed}
+                await _serve(server, listener, failures, ending, ready)
     finally:
         listener.close()
         sampler.cancel()
@@ -107,7 +110,7 @@ def _config(app: Callable[..., object]) -> uvicorn.Config:
 async def _serve(
     server: _Server,
     listener: socket.socket,
-    markets: LiveMarkets,
+    failures: set[asyncio.Task[None]],
     ending: asyncio.Event,
     ready: Ready | None,
 ) -> None:
@@ -123,9 +126,10 @@ async def _serve(
                 called = ready(port)
                 if inspect.isawaitable(called):
                     await called
-        await asyncio.wait({serving, stopped, markets.failed}, return_when=asyncio.FIRST_COMPLETED)
-        if markets.failed.done():
-            markets.failed.result()  # raises what has ended it
+        await asyncio.wait({serving, stopped, *failures}, return_when=asyncio.FIRST_COMPLETED)
+        for failed in failures:
+            if failed.done():
+                failed.result()  # raises what has ended it
     finally:
         server.should_exit = True
         for task in (accepting, stopped):

@@ -23,8 +23,11 @@ from alphapulse.config.sections import (
     VenuesSettings,
 )
 from alphapulse.config.servers import is_loopback, refuse_exposure
+from alphapulse.config.values import BASIS_POINT_PLACES, MAX_BASIS_POINTS
 
 __all__ = [
+    "BASIS_POINT_PLACES",
+    "MAX_BASIS_POINTS",
     "SHORT_VARIABLES",
     "ApiSettings",
     "ArbitrageSettings",

@@ -19,6 +19,7 @@ from alphapulse.symbols import normalize_symbol
 
 BASIS_POINT_PLACES = 6
 """Most decimal places of a number of basis points."""
+MAX_BASIS_POINTS = 9999
 
 Port = Annotated[int, Meta(ge=0, le=65535, description="a port, 0 (any free one) to 65535")]
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1, description="a whole number, at least 1")]
@@ -202,7 +203,7 @@ def from_value(value: Any, type_: Any) -> Any:
 
 
 def _basis_points(value: Decimal) -> Decimal:
-    if not value.is_finite() or not 0 <= value <= 9999:
+    if not value.is_finite() or not 0 <= value <= MAX_BASIS_POINTS:
         raise ValueError("out of range")
     places = decimal_places(str(value))
     if places > BASIS_POINT_PLACES:
