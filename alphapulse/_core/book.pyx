@@ -13,10 +13,12 @@ from alphapulse._core.levels cimport ASK, BID, LevelStage
 from alphapulse._core.rows cimport stage_rows
 from alphapulse._core.scan cimport INT64_LARGEST, POWERS
 from alphapulse._core.sides cimport (
+    Block,
     Cursor,
     Level,
     SideArray,
     best_of,
+    block_of,
     bytes_of,
     cursor_of,
     drop_worst,
@@ -28,6 +30,7 @@ from alphapulse._core.sides cimport (
     next_level,
     price_of,
     release_spares,
+    reserve_side,
     set_level,
     size_of,
     stock,
@@ -89,16 +92,17 @@ cdef class Book:
         cdef SideArray* levels = &self.sides[side - 1]
         cdef int64_t key = key_of(side, price), before
         cdef const Level* worst
-        cdef Py_ssize_t spares
+        cdef const Block* block
         self.changes.clear()
         if self.changes.capacity < 2:
             self.changes.reserve(2)
         if size:
             if levels.count >= SIDE_LIMIT:
                 refuse()
-            spares = make_room(levels, 1)
-            if spares:
-                stock(spares)
+            # Only the block that the level belongs to can have to grow.
+            block = block_of(levels, key)
+            if block.count == block.capacity:
+                stock(reserve_side(levels, 1))
         before = set_level(levels, key, size)
         if before != size:
             self.changes.note(side, key, before, size)
