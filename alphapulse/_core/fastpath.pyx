@@ -159,10 +159,13 @@ cdef class FastPath:
             skip_space(&scan)
             if scan.at != scan.end or scan.precise_field is not NULL:
                 return WAS_NOT_PLAIN
+            # Counted first: where the ring turns out to be too small it has been taken all the same.
+            self.frames += 1
+            self.bytes_in += <uint64_t>length
             outcome = self.apply(layout, &found, received_ns)
-            if outcome != WAS_NOT_PLAIN:
-                self.frames += 1
-                self.bytes_in += <uint64_t>length
+            if outcome == WAS_NOT_PLAIN:
+                self.frames -= 1
+                self.bytes_in -= <uint64_t>length
             return outcome
         return WAS_NOT_PLAIN
 

@@ -43,53 +43,63 @@ cdef class NameTable:
         return None if found is NULL else <object>found
 
     cdef int put(self, bytes name, object value) except -1:
-        self.entries[name] = value
-        return self.lay_out(max(self.size, 4 * <Py_ssize_t>len(self.entries)))
-
-    cdef int lay_out(self, Py_ssize_t wanted) except -1:
-        """Make the slots anew, a power of two of them, at least half of them empty."""
-        cdef Py_ssize_t size = 16, at, length
-        cdef Slot* slots
-        cdef bytes name
+        """Make a name known, or let it stand for something else from now on."""
         cdef const unsigned char* text
-        cdef Words words
-        while size < wanted:
-            size *= 2
-        slots = <Slot*>calloc(<size_t>size, sizeof(Slot))
+        if name not in self.entries and 2 * <Py_ssize_t>(len(self.entries) + 1) > self.size:
+            self.lay_out(2 * self.size)
+        self.entries[name] = value
+        text = <const unsigned char*>PyBytes_AS_STRING(name)
+        self.enter(text, PyBytes_GET_SIZE(name), <PyObject*>value)
+        return 0
+
+    cdef int lay_out(self, Py_ssize_t size) except -1:
+        """Make the slots anew: a power of two of them, at least half of them empty."""
+        cdef Slot* slots = <Slot*>calloc(<size_t>size, sizeof(Slot))
+        cdef bytes name
         if slots is NULL:
             raise MemoryError
-        for name, value in self.entries.items():
-            text = <const unsigned char*>PyBytes_AS_STRING(name)
-            length = PyBytes_GET_SIZE(name)
-            words = words_of(text, length, text + length)
-            at = place_of(&words, length, size - 1)
-            while slots[at].value is not NULL:
-                at = (at + 1) & (size - 1)
-            slots[at].words = words
-            slots[at].text = text
-            slots[at].length = length
-            slots[at].value = <PyObject*>value
         free(self.slots)
         self.slots = slots
         self.size = size
+        for name, value in self.entries.items():
+            self.enter(
+                <const unsigned char*>PyBytes_AS_STRING(name), PyBytes_GET_SIZE(name),
+                <PyObject*>value,
+            )
         return 0
+
+    cdef void enter(self, const unsigned char* text, Py_ssize_t length, PyObject* value) noexcept:
+        """Set the slot of a name in `entries`."""
+        cdef Words words = words_of(text, length, text + length)
+        cdef Slot* slot = self.slot_of(&words, text, length)
+        # The map keeps the first object of a name that comes again.
+        if slot.value is NULL:
+            slot.words = words
+            slot.text = text
+            slot.length = length
+        slot.value = value
+
+    cdef Slot* slot_of(self, const Words* words, const unsigned char* text,
+                       Py_ssize_t length) noexcept:
+        """The name's slot, or the empty one where it would be."""
+        cdef Py_ssize_t mask = self.size - 1
+        cdef Py_ssize_t at = place_of(words, length, mask)
+        cdef Slot* slot = &self.slots[at]
+        while slot.value is not NULL:
+            if (
+                slot.words.first == words.first and slot.words.second == words.second
+                and slot.length == length
+                and (
+                    length <= PREFIX_WORDS_BYTES
+                    or memcmp(slot.text, text, <size_t>length) == 0
+                )
+            ):
+                return slot
+            at = (at + 1) & mask
+            slot = &self.slots[at]
+        return slot
 
     cdef PyObject* find(self, const Span* name, const unsigned char* end) noexcept:
         """What goes by a name in a buffer that ends at `end`; borrowed, NULL where unknown."""
         cdef Words words = words_of(name.start, name.length, end)
-        cdef Py_ssize_t mask = self.size - 1
-        cdef Py_ssize_t at = place_of(&words, name.length, mask)
-        cdef const Slot* slot = &self.slots[at]
-        while slot.value is not NULL:
-            if (
-                slot.words.first == words.first and slot.words.second == words.second
-                and slot.length == name.length
-                and (
-                    name.length <= PREFIX_WORDS_BYTES
-                    or memcmp(slot.text, name.start, <size_t>name.length) == 0
-                )
-            ):
-                return slot.value
-            at = (at + 1) & mask
-            slot = &self.slots[at]
-        return NULL
+        return self.slot_of(&words, name.start, name.length).value
