@@ -13,6 +13,8 @@ from alphapulse.cli.up import LogLevel
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen at; 127.0.0.1.")]
 Port = Annotated[int | None, typer.Option("--port", help="Port to listen at; 0: any free one.")]
 
+Workers = Annotated[int | None, typer.Option("--workers", help="Processes that share the port; 1.")]
+
 
 def collectors(
     config: ConfigFile = None, prefix: Prefix = None, log_level: LogLevel = None
@@ -31,6 +33,7 @@ def stream(
     prefix: Prefix = None,
     host: Host = None,
     port: Port = None,
+    workers: Workers = None,
     log_level: LogLevel = None,
 ) -> None:
     """Serve the rings to WebSocket clients at /ws (default port 8765).
@@ -41,6 +44,7 @@ def stream(
         "ring.prefix": prefix,
         "stream.host": host,
         "stream.port": port,
+        "stream.workers": workers,
         "log.level": log_level,
     }
     raise typer.Exit(serve("stream", overrides, config))

@@ -19,7 +19,11 @@ STORE_CLOSE_SECONDS = 5.0
 
 
 async def serve_stream(settings: Settings, ready: Ready) -> int:
-    """Run the WebSocket server until told to stop."""
+    """Run the WebSocket server, in as many processes as wanted, until told to stop."""
+    if settings.stream.workers > 1:
+        from alphapulse.stream.workers import run_workers
+
+        return await run_workers(settings, ready=lambda port: ready(port=port))
     from alphapulse.stream.server import run_stream
 
     return await run_stream(settings, ready=lambda port: ready(port=port))
