@@ -107,3 +107,23 @@ def test_slot_outside_the_readers_page_is_refused() -> None:
     for slot in (-1, READERS_SLOTS):
         with pytest.raises(IndexError):
             Consumer(Segment(new_ring()), page, slot)
+
+
+def test_batches_of_every_size_follow_each_other_without_gap() -> None:
+    """Whatever the limit and the lengths, those beyond what is copied at once included."""
+    memory = new_ring()
+    writer, consumer = producer(memory), Consumer(Segment(memory))
+    choose = random.Random(11)
+    wanted: list[bytes] = []
+    for _ in range(500):
+        while writer.position < CAPACITY // 2 or choose.random() < 0.7:
+            if writer.sequence - consumer.sequence > 5:
+                break
+            body = choose.randbytes(choose.choice([0, 1, 7, 60, 400, CAPACITY // 8 - 40]))
+            writer.write(record(UNKNOWN, 0, body))
+            wanted.append(body)
+        found = consumer.next(choose.choice([1, 2, 3, 1000]))
+        assert isinstance(found, Records | None)
+        for raw in found or ():
+            assert bytes(raw)[40:] == wanted.pop(0)
+    assert writer.position > 4 * CAPACITY

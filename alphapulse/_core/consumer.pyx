@@ -196,6 +196,9 @@ cdef class Consumer:
                 return self.place(committed, sequence, 0, False)
             position = self.before_sequence(sequence, committed)
             if position == AP_NO_POSITION:
+                # The first record of its block is gone; a snapshot behind that may still be there.
+                position = self.oldest_snapshot()
+            if position == AP_NO_POSITION or trace_first(ring, position) > sequence:
                 self.place(0, sequence, 0, False)
                 self.lapped = True
                 return None

@@ -1,11 +1,18 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The part of a reader that is at work while records keep coming."""
 
-from libc.stdint cimport int64_t, uint32_t
+from libc.stdint cimport int64_t
 
 from alphapulse._core.consumer cimport Consumer
 from alphapulse._core.records cimport Records
-from alphapulse._core.ring cimport ap_ended, ap_header, ap_instrument_count, ap_spin
+from alphapulse._core.ring cimport (
+    CLOCK_MONOTONIC,
+    ap_ended,
+    ap_header,
+    ap_instrument_count,
+    ap_now,
+    ap_spin,
+)
 
 cdef enum:
     OPEN = 0
@@ -18,17 +25,25 @@ cdef class Cursor:
     """Reads and waits as long as nothing but records is to be expected.
 
     What is rare is a subclass's: ``_read_on(limit, found)`` is called for all that isn't just a
-    batch of records, with what `Consumer.next` gave if it was asked, and ``_wait_on(timeout,
-    spun_ns)`` when nothing came within the first spin, which took `spun_ns`.
+    batch of records, and every now and then where there is nothing, with what `Consumer.next` gave
+    if it was asked; ``_wait_on(timeout, spun_ns)`` when nothing came within the first spin, which
+    took `spun_ns`.
     """
 
     @classmethod
     def __class_getitem__(cls, item):
         return cls
 
-    def _follow(self, Consumer consumer, int64_t spin_ns):
-        """Read from this consumer; from none if something else comes first."""
+    def _follow(self, Consumer consumer, nothing, int64_t spin_ns):
+        """Read from this consumer; from none if something else comes first.
+
+        Parameters
+        ----------
+        nothing : what `read` gives where there is nothing
+        spin_ns : how long `wait` polls
+        """
         self.consumer = consumer
+        self.nothing = nothing
         self.spin_ns = min(spin_ns, SPIN_NS)
 
     def read(self, Py_ssize_t limit=1024):
@@ -44,12 +59,17 @@ cdef class Cursor:
             the reader is closed
         """
         cdef Consumer consumer = self.consumer
+        cdef const ap_header *header
         found = None
         if consumer is not None:
+            header = consumer.segment.ring.header
             found = consumer.advance(limit)
-            if isinstance(found, Records) and \
-                    ap_instrument_count(consumer.segment.ring.header) == consumer.known:
-                return found
+            if isinstance(found, Records):
+                if ap_instrument_count(header) == consumer.known:
+                    return found
+            elif found is None and ap_ended(header) == OPEN and \
+                    ap_now(CLOCK_MONOTONIC) < self.look_at_ns:
+                return self.nothing
         return self._read_on(limit, found)
 
     def wait(self, timeout=None):
@@ -63,9 +83,9 @@ cdef class Cursor:
         cdef const ap_header *header
         cdef int64_t spin_ns = 0
         if consumer is not None:
+            header = consumer.segment.ring.header
             if consumer.has_more():
                 return True
-            header = consumer.segment.ring.header
             if self.spin_ns > 0 and ap_ended(header) == OPEN:
                 spin_ns = self.spin_ns
                 if timeout is not None:

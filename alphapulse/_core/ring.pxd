@@ -18,6 +18,7 @@ cdef extern from "ring.h" nogil:
     const uint64_t AP_MAX_CAPACITY
     const uint64_t AP_NO_POSITION
     const uint64_t AP_MAX_SEQUENCE
+    const int CLOCK_MONOTONIC
     const int CLOCK_REALTIME
 
     ctypedef struct ap_header:

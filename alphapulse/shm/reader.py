@@ -83,7 +83,6 @@ class RingReader(Cursor[Batch]):
         self._pending: Overrun | None = None
         self._slot: slots.Slot | None = None
         self._watcher: Watcher | None = None
-        self._look_at_ns = 0
         self._closed = False
         self._here = self._begin(start)
         self._go_on()
@@ -166,7 +165,8 @@ class RingReader(Cursor[Batch]):
 
     def _go_on(self) -> None:
         """Let `read` and `wait` look at the present ring first, unless an overrun is to be told."""
-        self._follow(None if self._pending else self._here.consumer, self._spin_ns)
+        here = self._here
+        self._follow(None if self._pending else here.consumer, here.nothing, self._spin_ns)
 
     def _lapped(self, here: Attachment, first: int, last: int, count: int) -> Batch:
         here.refresh()
@@ -185,9 +185,9 @@ class RingReader(Cursor[Batch]):
         here = self._here
         if here.segment.ended != SUPERSEDED:
             now_ns = monotonic_ns()
-            if now_ns < self._look_at_ns:
+            if now_ns < self.look_at_ns:
                 return False
-            self._look_at_ns = now_ns + _LOOK_NS
+            self.look_at_ns = now_ns + _LOOK_NS
             self._take_slot()
             if here.segment.ended == OPEN and not here.abandoned():
                 return False
@@ -356,7 +356,7 @@ class RingReader(Cursor[Batch]):
         if self._closed:
             return
         self._closed = True
-        self._follow(None, 0)
+        self._follow(None, self._here.nothing, 0)
         if self._watcher is not None:
             self._watcher.stop(self._here.consumer)
         if self._slot is not None:

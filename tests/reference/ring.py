@@ -171,6 +171,8 @@ class ReferenceReader:
         self.place(sequence, 0, False)
         if sequence <= len(self.ring.records):
             known = [s for s in self.ring.starts() if self.ring.holds(self.ring.position(s))]
+            snapshot = self.ring.oldest_snapshot()
+            known += [] if snapshot is None else [snapshot]
             self.lapped = not any(s <= sequence for s in known)
 
     def dropped(self, sequence: int, history: bool) -> bool:
