@@ -1,4 +1,7 @@
-"""``python -m benchmarks [NAME ...] [--rounds N] [--seconds S]``; without a name, all of them."""
+"""``python -m benchmarks [NAME ...] [--rounds N] [--seconds S]``; without a name, all of them.
+
+A name is a benchmark's, or the beginning of a row's: ``ring``, ``ring/joined``, ``ring/joined/1``.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +31,15 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured")
     parser.add_argument("--seconds", type=float, default=1.0, help="about, of one round of one")
     options = parser.parse_args(arguments)
-    unknown = sorted(set(options.names) - set(BENCHMARKS))
+    names: list[str] = options.names or list(BENCHMARKS)
+    unknown = sorted({name.partition("/")[0] for name in names} - set(BENCHMARKS))
     if unknown:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     if options.rounds < 1 or options.seconds <= 0:
         parser.error("at least one round of more than no time")
-    session = Session(options.rounds, options.seconds)
+    session = Session(options.rounds, options.seconds, only=names)
     print(f"{machine()}\ncommit {commit()}")
-    for name in options.names or BENCHMARKS:
+    for name in dict.fromkeys(name.partition("/")[0] for name in names):
         importlib.import_module(BENCHMARKS[name]).run(session)
     return 0
 

@@ -123,15 +123,27 @@ class Session:
     rounds : how often each contestant is measured
     seconds : length of one round of one contestant, about
     results : where the JSON lines go
+    only : cases to measure, by their names or by what these begin with; without any, all
     """
 
-    def __init__(self, rounds: int = 5, seconds: float = 1.0, results: Path = RESULTS) -> None:
+    def __init__(
+        self,
+        rounds: int = 5,
+        seconds: float = 1.0,
+        results: Path = RESULTS,
+        only: Sequence[str] = (),
+    ) -> None:
         if rounds < 1 or seconds <= 0:
             raise ValueError("at least one round of more than no time")
         self.rounds = rounds
         self.seconds = seconds
         self._results = results
+        self._only = tuple(only)
         self._begun = datetime.now(UTC).isoformat(timespec="seconds")
+
+    def wants(self, name: str) -> bool:
+        """Whether this case is to be measured."""
+        return not self._only or any(f"{name}/".startswith(f"{one}/") for one in self._only)
 
     def compare(
         self,
@@ -144,6 +156,8 @@ class Session:
     ) -> list[Row]:
         """Measure ours and the peers in turns; returns one row per metric and peer.
 
+        None for a case that isn't wanted.
+
         Parameters
         ----------
         name : of the case (``"pipeline/kraken"``); a row's name has the metric's key behind it
@@ -152,6 +166,8 @@ class Session:
         peers : the others; none: ours is shown alone
         rounds : instead of the session's, for figures that don't vary
         """
+        if not self.wants(name):
+            return []
         present = [ours, *(peer for peer in peers if isinstance(peer, Contestant))]
         figures: dict[int, list[Figures]] = {id(one): [] for one in present}
         count = rounds or self.rounds
@@ -168,7 +184,9 @@ class Session:
         ]
 
     def show(self, title: str, rows: Sequence[Row], note: str = "") -> None:
-        """Print a table of rows, and append them to the results."""
+        """Print a table of rows, and append them to the results; without rows, do nothing."""
+        if not rows:
+            return
         print(f"\n{title}\n")
         print(table(rows))
         if note:

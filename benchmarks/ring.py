@@ -33,6 +33,7 @@ PEERS_OF_SEVERAL: tuple[type[Link], ...] = (ZmqLink, IceoryxLink)
 THROUGHPUT = (
     Metric("rate", "records/s", more_is_better=True),
     Metric("sender-cpu", "us/record"),
+    Metric("reader-cpu", "us/record"),
 )
 LATENCY = (
     Metric("p50", "us"),
@@ -59,10 +60,14 @@ def run(session: Session) -> None:
     with limit_program() as program:
         for mode, title in TITLES.items():
             for readers in READERS:
+                if not session.wants(f"ring/{mode}/{readers}"):
+                    continue
                 if mode == "spin" and readers >= len(os.sched_getaffinity(0)):
                     progress(f"ring/spin/{readers}: left out, {readers + 1} CPUs are needed")
                     continue
                 _case(session, program, mode, readers, title)
+    if not any(map(session.wants, ring_sleep.CASES)):
+        return
     session.show(
         "ring: what sleeping costs",
         ring_sleep.rows(session),
@@ -108,14 +113,19 @@ class _Throughput:
     def measure(self, seconds: float) -> Figures:
         wanted = min(int(self._rate * seconds / 4), _MOST_BURST)
         count = max(wanted - wanted % JOINED, _FIRST_BURST)
-        total, taken, sender_cpu = 0, 0.0, 0.0
+        total, taken, sender_cpu, readers_cpu = 0, 0.0, 0.0, 0.0
         while taken < seconds:
             burst = self._at_work.burst(count)
             total += count
             taken += burst.seconds
             sender_cpu += burst.sender_cpu
+            readers_cpu += burst.readers_cpu
         self._rate = total / taken
-        return {"rate": self._rate, "sender-cpu": sender_cpu * 1e6 / total}
+        return {
+            "rate": self._rate,
+            "sender-cpu": sender_cpu * 1e6 / total,
+            "reader-cpu": readers_cpu * 1e6 / total,
+        }
 
 
 def _latency(at_work: Processes, seconds: float, spins: bool) -> Figures:

@@ -17,7 +17,8 @@ _TIMEOUT_SECONDS = 90
 _MOST_TIMED = 500_000
 """Of which the program can keep the times."""
 _JOINED = 32
-_COUNT = 4_000_000
+_FIRST_COUNT = 200_000
+_MOST_COUNT = 100_000_000
 
 NAME = "C atomics"
 
@@ -59,9 +60,11 @@ def limit(program: Path | None, mode: Mode, readers: int, rate: float) -> Contes
         )
         return [float(word) for word in answer.stdout.split()]
 
-    def throughput(_seconds: float) -> Figures:
+    def throughput(seconds: float) -> Figures:
         joined = _JOINED if mode == "joined" else 1
-        return {"rate": run("throughput", _COUNT, joined, readers)[0]}
+        first = run("throughput", _FIRST_COUNT, joined, readers)[0]
+        count = min(max(int(first * seconds), _FIRST_COUNT), _MOST_COUNT)
+        return {"rate": run("throughput", count, joined, readers)[0]}
 
     def latency(seconds: float) -> Figures:
         count = min(max(int(rate * seconds), 1000), _MOST_TIMED)

@@ -33,7 +33,6 @@ STAMP = struct.Struct("<q")
 _VENUE = "bench"
 _UNKNOWN_TYPE = 200
 _RING_BYTES = 64 << 20
-_READ_LIMIT = 4096
 _SPIN_NS = 100_000_000
 _PATIENCE_SECONDS = 30.0
 
@@ -126,6 +125,7 @@ class _RingSender(Sender):
         self.writer = RingWriter(
             _VENUE, prefix=link.prefix, size_bytes=_RING_BYTES, max_instruments=8
         )
+        self._write, self._wake = self.writer.write, self.writer.wake
 
     def __exit__(self, *error: object) -> None:
         self.writer.close()
@@ -144,8 +144,8 @@ class _RingSender(Sender):
         self.writer.wake()
 
     def send(self, message: bytearray) -> None:
-        self.writer.write(message)
-        self.writer.wake()
+        self._write(message)
+        self._wake()
 
 
 class _RingReceiver(Receiver):
@@ -159,10 +159,10 @@ class _RingReceiver(Receiver):
         self.reader.close()
 
     def drain(self, count: int) -> None:
-        reader, got = self.reader, 0
+        reader, read, got = self.reader, self.reader.read, 0
         joined = self._mode == "joined"
         while got < count:
-            batch = reader.read(_READ_LIMIT)
+            batch = read()
             if not batch:
                 reader.wait(_PATIENCE_SECONDS)
             elif batch.overrun is not None:

@@ -22,8 +22,10 @@ _VENUE = "bench"
 _BURST = 100
 _BURSTS = 50
 _SPIN_NS = 5_000_000_000
-_IDLE_SECONDS = 2.0
+_IDLE_SECONDS = 5.0
 _TIMEOUT_SECONDS = 60
+
+CASES = ("ring/idle/wait", "ring/idle/ready", "ring/wake")
 
 IDLE = (Metric("cpu", "us/s"), Metric("switches", "1/s"))
 WAKES = (
