@@ -10,7 +10,6 @@ from alphapulse import metrics
 from alphapulse.clock import NO_TIME
 from alphapulse.collectors import exporter
 from alphapulse.collectors.complaints import MOST_KINDS, SHOWN_PER_MINUTE, Complaints
-from alphapulse.collectors.events import BookUpdateEvent
 from alphapulse.collectors.latency import LatencySampler
 from alphapulse.model import BookState, Reason
 from alphapulse.simulators import CoinbaseSimulator, KrakenSimulator, Market
@@ -89,7 +88,7 @@ def test_a_venue_whose_clock_is_ahead_is_shown() -> None:
     sampler = LatencySampler("ahead")
 
     def see(exchange_ns: int) -> None:
-        sampler.sample([BookUpdateEvent("X", (), exchange_ns)], 10**18, 10**18, 10**18)
+        sampler.sample([exchange_ns], 10**18, 10**18, 10**18)
 
     see(10**18 - 40_000_000)
     see(10**18 + 250_000_000)

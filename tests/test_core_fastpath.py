@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alphapulse.capture import read_capture
+from alphapulse.clock import wall_ns
 from alphapulse.delta import NOT_PLAIN, TAKEN, FastPath
 from tests.bothways import DIALECTS, SYMBOLS, Both
 from tests.feeding import deltas, make_instrument
@@ -252,6 +253,20 @@ def test_what_a_path_has_not_heard_of_is_not_plain(both: Both) -> None:
     assert path.take(memoryview(frame), 1, connection) == TAKEN
     assert path.culprit is tracker
     assert json.loads(frame)
+
+
+def test_a_frame_that_is_timed_goes_the_same_way(both: Both) -> None:
+    frame = update(both.dialect).encode()
+    times = []
+    for each in (both.fast, both.slow):
+        begun_ns = wall_ns()
+        timed = each.feed.receive_timed(each.channel, frame, each.now_ns)
+        assert begun_ns <= timed.decoded_ns <= wall_ns()
+        times.append(list(timed.exchange_ns))
+    both.compare(both.fast.events(), both.slow.events())
+    assert both.taken == 1
+    assert times[0] == times[1]
+    assert times[0][0] // 10**9 == 1618678163
 
 
 def test_messages_that_are_counted_need_their_connection(both: Both) -> None:

@@ -43,6 +43,9 @@ cdef class FastPath:
     cdef Followed followed
     cdef FoundTrade[MAX_TRADES] trades
     cdef Minute minute
+    cdef public bint timed
+    cdef readonly int64_t read_ns
+    cdef readonly int64_t exchange_ns
     cdef readonly uint64_t frames
     cdef readonly uint64_t bytes_in
     cdef readonly uint64_t records

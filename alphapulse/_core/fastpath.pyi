@@ -29,6 +29,14 @@ class FastPath:
     producer : the venue's ring
     """
 
+    timed: bool
+    """Whether frames are to be timed, for `read_ns` and `exchange_ns`."""
+    @property
+    def read_ns(self) -> int:
+        """When the latest timed frame had been read, with nothing done about it yet."""
+    @property
+    def exchange_ns(self) -> int:
+        """The venue's time in the latest timed frame."""
     @property
     def layouts(self) -> tuple[FrameLayout, ...]: ...
     @property

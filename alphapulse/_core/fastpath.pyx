@@ -159,6 +159,9 @@ cdef class FastPath:
             skip_space(&scan)
             if scan.at != scan.end or scan.precise_field is not NULL:
                 return WAS_NOT_PLAIN
+            if self.timed:
+                self.read_ns = self.producer.now()
+                self.exchange_ns = found.exchange_ns
             # Counted first: where the ring turns out to be too small it has been taken all the same.
             self.frames += 1
             self.bytes_in += <uint64_t>length

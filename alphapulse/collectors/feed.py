@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
+from alphapulse.clock import NO_TIME, wall_ns
 from alphapulse.collectors import events
 from alphapulse.collectors.publisher import Counts, Publisher
 from alphapulse.collectors.sync import SequencedBook, StreamedBook, SyncedBook
@@ -40,6 +42,21 @@ from alphapulse.symbols import SymbolMap
 
 Complain = Callable[[str | None, str], None]
 """``complain(venue_symbol, problem)``: something that the venue sent can't be used."""
+
+
+class Timed(NamedTuple):
+    """What a frame brought, and when.
+
+    Parameters
+    ----------
+    events : its events
+    decoded_ns : when it had been decoded, with nothing done about it yet
+    exchange_ns : the venue's times of what is new in it
+    """
+
+    events: Sequence[events.VenueEvent]
+    decoded_ns: int
+    exchange_ns: Sequence[int]
 
 
 class Feed:
@@ -74,6 +91,7 @@ class Feed:
         self._complain = complain
         self._last_instrument_id = 0
         self._complained = False
+        self._decoded_ns = NO_TIME
         self._stage = LevelStage()
         self._encoder = Encoder()
         self._by_id: dict[int, SyncedBook] = {}
@@ -178,8 +196,27 @@ class Feed:
             self._disproved(outcome, received_ns)
             return ()
         found = channel.receive(data)
+        self._decoded_ns = wall_ns()
         self.take(channel, found, len(data), received_ns)
         return found
+
+    def receive_timed(self, channel: Channel, data: bytes | memoryview, received_ns: int) -> Timed:
+        """As `receive`, and when."""
+        fast = self._fast
+        taken = fast.frames
+        fast.timed = True
+        try:
+            found = self.receive(channel, data, received_ns)
+        finally:
+            fast.timed = False
+        if fast.frames != taken:
+            return Timed(found, fast.read_ns, (fast.exchange_ns,))
+        times = [
+            getattr(event, "exchange_ns", NO_TIME)
+            for event in found
+            if not getattr(event, "recent", False)
+        ]
+        return Timed(found, self._decoded_ns, times)
 
     def take(
         self, channel: Channel, found: list[events.VenueEvent], size: int, received_ns: int

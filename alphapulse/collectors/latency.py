@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from alphapulse import metrics
 from alphapulse.clock import NO_TIME
-from alphapulse.collectors.events import VenueEvent
 
 SAMPLE_MASK = 63
 """One frame of 64 is measured (a power of two, minus one)."""
@@ -36,18 +35,17 @@ class LatencySampler:
         self._most_skewed_ns: int | None = None
 
     def sample(
-        self, events: Iterable[VenueEvent], received_ns: int, decoded_ns: int, published_ns: int
+        self, exchange_ns: Iterable[int], received_ns: int, decoded_ns: int, published_ns: int
     ) -> None:
-        """Take a frame's times: at its arrival, decoded, and with all its records written."""
+        """Take a frame's times: the venue's, at its arrival, decoded, all its records written."""
         self.due = False
         self._decode.observe(max(0, decoded_ns - received_ns) / 1e9)
         self._publish.observe(max(0, published_ns - decoded_ns) / 1e9)
         self._processing.observe(max(0, published_ns - received_ns) / 1e6)
-        for event in events:
-            exchange_ns = getattr(event, "exchange_ns", NO_TIME)
-            if exchange_ns == NO_TIME or getattr(event, "recent", False):
+        for time_ns in exchange_ns:
+            if time_ns == NO_TIME:
                 continue
-            skew_ns = exchange_ns - received_ns
+            skew_ns = time_ns - received_ns
             # A nonsensical time is the venue's error and no skew of clocks.
             if abs(skew_ns) < _MOST_SKEWED_NS and (
                 self._most_skewed_ns is None or skew_ns > self._most_skewed_ns

@@ -219,11 +219,9 @@ class Link(WSListener):
                 self._notice(event)
 
     def _measured(self, data: bytes, received_ns: int) -> Sequence[VenueEvent]:
-        events = self.channel.receive(data)
-        decoded_ns = wall_ns()
-        self._feed.take(self.channel, events, len(data), received_ns)
-        self._sampler.sample(events, received_ns, decoded_ns, wall_ns())
-        return events
+        timed = self._feed.receive_timed(self.channel, data, received_ns)
+        self._sampler.sample(timed.exchange_ns, received_ns, timed.decoded_ns, wall_ns())
+        return timed.events
 
     def _notice(self, event: Acknowledged | VenueComplaint | Instruments) -> None:
         """Take what concerns the connection rather than the market."""
