@@ -63,13 +63,19 @@ def _wakes(writer: RingWriter, prefix: str | None = None) -> float:
     before = writer.wakes
     for _ in range(_BURSTS):
         until = time.monotonic() + _TIMEOUT_SECONDS
-        while prefix is not None and not list_rings(prefix=prefix)[0].readers[0].sleeping:
+        while prefix is not None and not _sleeps(prefix):
             if time.monotonic() > until:
                 raise RuntimeError("the reader doesn't go to sleep")
         for _ in range(_BURST):
             writer.write(RECORD)
         writer.wake()
     return (writer.wakes - before) / _BURSTS
+
+
+def _sleeps(prefix: str) -> bool:
+    """Whether the reader has all records and sleeps; just woken, it still says that it sleeps."""
+    reader = list_rings(prefix=prefix)[0].readers[0]
+    return reader.sleeping and reader.lag == 0
 
 
 class _Idle(NamedTuple):
