@@ -8,28 +8,47 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
+from itertools import count
 from typing import Any
 
-from alphapulse.delta import Book, ChangeSet, Encoder, LevelStage, encode_instrument
+from alphapulse.clock import monotonic_ns
+from alphapulse.delta import (
+    Book,
+    BookView,
+    ChangeSet,
+    Encoder,
+    LevelStage,
+    decode,
+    decode_header,
+    encode_instrument,
+)
 from alphapulse.model import (
     Action,
+    BookDelta,
     BookSide,
+    BookSnapshot,
     BookState,
     Channel,
+    Event,
     Instrument,
+    InstrumentDefined,
     Reason,
     RecordFlag,
     Side,
+    StateChange,
 )
-from alphapulse.shm import RingReader, RingWriter
+from alphapulse.shm import Position, RingReader, RingWriter, ring_id
+from alphapulse.stream.client import Client, Limits
 from alphapulse.stream.hub import Hub
 from alphapulse.stream.requests import parse_request
 
 Levels = dict[int, int]
 Books = tuple[Levels, Levels]
 """Bids and asks, size by price, scaled."""
+
+LIMITS = Limits(queue_bytes=1 << 20, behind_ns=10_000_000_000, subscriptions=100)
 
 PRICE_PLACES = 2
 SIZE_PLACES = 4
@@ -44,6 +63,7 @@ class Exchange:
         exchange: str = "kraken",
         symbols: Iterable[str] = ("BTC-USD",),
         size_bytes: int = 1 << 20,
+        places: tuple[int, int] = (PRICE_PLACES, SIZE_PLACES),
     ) -> None:
         self.exchange = exchange
         self.writer = RingWriter(exchange, prefix=prefix, size_bytes=size_bytes)
@@ -53,6 +73,9 @@ class Exchange:
         self.history: dict[tuple[int, str, int], Books] = {}
         """Books by epoch, symbol and version."""
         self._encoder = Encoder()
+        self._places = places
+        self._ids = count(1)
+        self._size_bytes = size_bytes
         self._time_ns = 1_700_000_000_000_000_000
         self._trades = 0
         for symbol in symbols:
@@ -71,25 +94,43 @@ class Exchange:
     def list(self, symbol: str) -> None:
         """Announce an instrument and a live, empty book."""
         base, _, quote = symbol.partition("-")
-        self._announce(symbol, base, quote, PRICE_PLACES)
+        self._announce(symbol, base, quote)
         self.versions.setdefault(symbol, 0)
         self.books.setdefault(symbol, ({}, {}))
         self.reset(symbol, *self.books[symbol])
         self.state(symbol, BookState.LIVE, Reason.SUBSCRIBED)
 
-    def _announce(self, symbol: str, base: str, quote: str, places: int) -> None:
+    def _announce(self, symbol: str, base: str, quote: str) -> None:
         instrument = Instrument(
-            id=len(self.instruments) + 1,
+            id=next(self._ids),
             exchange=self.exchange,
             symbol=symbol,
             venue_symbol=f"{base}/{quote}",
             base=base,
             quote=quote,
-            price_exponent=places,
-            size_exponent=SIZE_PLACES,
+            price_exponent=self._places[0],
+            size_exponent=self._places[1],
         )
         self.instruments[symbol] = instrument
         self._write(encode_instrument(self._encoder, instrument))
+
+    def rescale(self, symbol: str, price_places: int) -> None:
+        """Another scale for prices: a new instrument of the same symbol, without its book."""
+        base, _, quote = symbol.partition("-")
+        self._places = price_places, self._places[1]
+        self._announce(symbol, base, quote)
+
+    def succeed(self) -> None:
+        """End the ring, and begin another with the same instruments and empty books."""
+        self._size_bytes *= 2
+        self.writer.enlarge(self._size_bytes)
+        symbols = list(self.instruments)
+        self.instruments.clear()
+        self._ids = count(1)
+        for symbol in symbols:
+            self.versions[symbol] = 0
+            self.books[symbol] = {}, {}
+            self.list(symbol)
 
     def reset(
         self, symbol: str, bids: Levels, asks: Levels, reason: Reason = Reason.SUBSCRIBED
@@ -153,12 +194,7 @@ class Exchange:
         )
 
     def _snapshot(self, symbol: str, reason: Reason, flags: int) -> None:
-        stage = LevelStage()
-        for side, levels in zip(BookSide, self.books[symbol], strict=True):
-            for price, size in levels.items():
-                stage.append(side, price, size)
-        book = Book()
-        book.load(stage)
+        book = _book(*self.books[symbol])
         self._write(
             self._encoder.snapshot(
                 book,
@@ -277,6 +313,170 @@ class Consumer:
         }
 
 
+class RecordConsumer:
+    """A binary client's memory: the same, from records; text messages are kept as they are."""
+
+    def __init__(self, exchanges: Iterable[Exchange] = (), depth: int | None = None) -> None:
+        self.exchanges = {each.exchange: each for each in exchanges}
+        self.depth = depth
+        self.texts: list[dict[str, Any]] = []
+        self.records: list[bytes] = []
+        self.events: list[Event] = []
+        self.books: dict[tuple[str, str], BookView] = {}
+        self.states: dict[tuple[str, str], str] = {}
+        self.epochs: dict[str, int] = {}
+        self._instruments: dict[str, dict[int, Instrument]] = {}
+        self._rings = {ring_id(name): name for name in self.exchanges}
+
+    def take(self, message: str | bytes) -> None:
+        """Take a message."""
+        if isinstance(message, bytes):
+            self._record(message)
+            return
+        text = json.loads(message)
+        self.texts.append(text)
+        if text["type"] == "subscribed":
+            self.epochs.update(text["epochs"])
+        elif text["type"] == "epoch":
+            self.epochs[text["exchange"]] = text["epoch"]
+            self._instruments.pop(text["exchange"], None)
+
+    def current(self, exchange: str, symbol: str, version: int) -> bool:
+        """Whether the book holds all that this version changed."""
+        book = self.books.get((exchange, symbol))
+        return book is not None and self._equals(exchange, symbol, book, version)
+
+    def _record(self, data: bytes) -> None:
+        self.records.append(data)
+        header = decode_header(data)
+        assert header.length == len(data), "one record a message, without padding"
+        exchange = self._rings[header.ring_id]
+        known = self._instruments.setdefault(exchange, {})
+        event = decode(data, known, exchange)
+        assert event is not None
+        self.events.append(event)
+        if isinstance(event, InstrumentDefined):
+            known[event.instrument.id] = event.instrument
+        elif isinstance(event, StateChange):
+            self.states[exchange, event.instrument.symbol] = event.state.text
+        elif isinstance(event, BookSnapshot | BookDelta):
+            symbol = event.instrument.symbol
+            book = self.books.setdefault((exchange, symbol), BookView())
+            assert isinstance(event, BookSnapshot) or (
+                self.states.get((exchange, symbol), "live") == "live"
+            ), "a delta of a book that isn't live"
+            book.apply(data)
+            assert self._equals(exchange, symbol, book, book.version)
+
+    def _equals(self, exchange: str, symbol: str, book: BookView, version: int) -> bool:
+        epoch = self.epochs[exchange]
+        bids, asks = self.exchanges[exchange].history[epoch, symbol, version]
+        expected = _book(
+            dict(sorted(bids.items(), reverse=True)[: self.depth]),
+            dict(sorted(asks.items())[: self.depth]),
+        )
+        return book.book.digest() == expected.digest()
+
+
+Quotes = dict[Decimal, dict[str, Decimal]]
+"""Who quotes how much, by price."""
+
+
+class ConsolidatedConsumer:
+    """A client's memory of books of all exchanges together.
+
+    Parameters
+    ----------
+    depth : levels a side that were subscribed to; None for all
+    """
+
+    def __init__(self, depth: int | None = None) -> None:
+        self.depth = depth
+        self.events: list[dict[str, Any]] = []
+        self.books: dict[str, dict[str, Quotes]] = {}
+        self.versions: dict[str, int] = {}
+        self.sources: dict[str, dict[str, Any]] = {}
+        self.states: dict[str, str] = {}
+        self._parts: list[dict[str, Any]] = []
+
+    def take(self, message: str | bytes) -> None:
+        """Take a message."""
+        event = json.loads(message, parse_float=Decimal, parse_int=Decimal)
+        self.events.append(event)
+        data = event.get("data", {})
+        if data.get("exchange") != "all":
+            return
+        symbol = data["symbol"]
+        if event["type"] == "orderbook_snapshot":
+            self._snapshot(symbol, data)
+        elif event["type"] == "orderbook_delta":
+            self._delta(symbol, data)
+        elif event["type"] == "state":
+            self.states[symbol] = data["state"]
+
+    def _snapshot(self, symbol: str, data: dict[str, Any]) -> None:
+        self._parts.append(data)
+        if data.get("parts", 1) > len(self._parts):
+            return
+        self.sources[symbol] = data["sources"]
+        self.versions[symbol] = int(data["version"])
+        book: dict[str, Quotes] = {}
+        for name in ("bids", "asks"):
+            levels = [level for part in self._parts for level in part[name]]
+            book[name] = {price: who for price, _, who in levels}
+            assert list(book[name]) == sorted(book[name], reverse=name == "bids")
+            for _, total, who in levels:
+                assert who
+                assert total == sum(who.values())
+        self.books[symbol] = book
+        self._parts = []
+
+    def _delta(self, symbol: str, data: dict[str, Any]) -> None:
+        assert data["prev_version"] == self.versions[symbol], "a hole or a repeat"
+        assert data["changes"]
+        self.versions[symbol] = int(data["version"])
+        for change in data["changes"]:
+            side = self.books[symbol][f"{change['side']}s"]
+            price, who = change["price"], change["exchanges"]
+            assert change["volume"] == sum(who.values())
+            assert side.get(price) != who, "a change that changes nothing"
+            assert change["action"] == (
+                "remove" if not who else "update" if price in side else "add"
+            )
+            if who:
+                side[price] = who
+            else:
+                del side[price]
+        if self.depth is not None:
+            assert all(len(side) <= self.depth for side in self.books[symbol].values())
+
+
+def consolidated(
+    books: dict[str, tuple[Instrument, Books]], depth: int | None
+) -> dict[str, Quotes]:
+    """The sum of exchanges' books, best first."""
+    sides: list[Quotes] = [{}, {}]
+    for exchange, (instrument, levels) in books.items():
+        for side, own in zip(sides, levels, strict=True):
+            for price, size in own.items():
+                side.setdefault(instrument.price(price), {})[exchange] = instrument.size(size)
+    bids, asks = sides
+    return {
+        "bids": {price: bids[price] for price in sorted(bids, reverse=True)[:depth]},
+        "asks": {price: asks[price] for price in sorted(asks)[:depth]},
+    }
+
+
+def _book(bids: Levels, asks: Levels) -> Book:
+    stage = LevelStage()
+    for side, levels in zip(BookSide, (bids, asks), strict=True):
+        for price, size in levels.items():
+            stage.append(side, price, size)
+    book = Book()
+    book.load(stage)
+    return book
+
+
 def _scaled(levels: Iterable[tuple[int, int]]) -> dict[Decimal, Decimal]:
     return {
         Decimal(price).scaleb(-PRICE_PLACES): Decimal(size).scaleb(-SIZE_PLACES)
@@ -284,24 +484,25 @@ def _scaled(levels: Iterable[tuple[int, int]]) -> dict[Decimal, Decimal]:
     }
 
 
-def unframed(data: bytes) -> Iterator[str]:
-    """Texts of a server's frames."""
+def unframed(data: bytes) -> Iterator[str | bytes]:
+    """Payloads of a server's frames, which are whole text or binary messages."""
     while data:
-        assert data[0] == 0x81
+        assert data[0] in (0x81, 0x82)
         size, start = data[1], 2
         if size == 126:
             size, start = struct.unpack_from(">H", data, 2)[0], 4
         elif size == 127:
             size, start = struct.unpack_from(">Q", data, 2)[0], 10
-        yield data[start : start + size].decode()
+        payload = data[start : start + size]
+        yield payload.decode() if data[0] == 0x81 else payload
         data = data[start + size :]
 
 
 class Inbox:
     """A client's connection without a socket: takes what it is given unless it is paused."""
 
-    def __init__(self, consumer: Consumer) -> None:
-        self.consumer = consumer
+    def __init__(self, consumer: Consumer | RecordConsumer | ConsolidatedConsumer) -> None:
+        self.consumer: Any = consumer
         self.paused = False
         self.writes = 0
         self.bytes = 0
@@ -312,8 +513,8 @@ class Inbox:
     def write(self, data: bytes) -> None:
         self.writes += 1
         self.bytes += len(data)
-        for text in unframed(data):
-            self.consumer.take(text)
+        for message in unframed(data):
+            self.consumer.take(message)
         if self.full_at is not None and self.bytes >= self.full_at:
             self.paused = True
 
@@ -326,6 +527,11 @@ def request(**fields: Any) -> Any:
     return parse_request(json.dumps(fields).encode(), 100)
 
 
+def reopened(prefix: str) -> Callable[[str, Position], RingReader]:
+    """What opens rings for a hub whose clients resume."""
+    return lambda exchange, start: RingReader(exchange, prefix=prefix, start=start)
+
+
 def feed(hub: Hub, reader: RingReader, limit: int = 1024) -> None:
     """Hand over to the hub all that the ring holds."""
     venue = hub.venue(reader.venue)
@@ -334,3 +540,59 @@ def feed(hub: Hub, reader: RingReader, limit: int = 1024) -> None:
     while batch := reader.read(limit):
         venue.take(batch, lambda: reader.states)
         hub.flush()
+
+
+class BookStage:
+    """A hub that reads one exchange's ring, and its clients."""
+
+    def __init__(self, prefix: str, **options: Any) -> None:
+        self.prefix = prefix
+        self.exchange = Exchange(prefix, **options)
+        self.hub = Hub(["coinbase", "kraken"], LIMITS, open_ring=reopened(prefix))
+        self.reader = RingReader("kraken", prefix=prefix)
+        self.feed()
+
+    def __enter__(self) -> BookStage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reader.close()
+        self.exchange.writer.close()
+
+    def feed(self) -> None:
+        """Hand over to the hub what the exchange has written."""
+        feed(self.hub, self.reader)
+
+    def texts(self, **fields: Any) -> tuple[Client, Consumer]:
+        """A client that subscribes to JSON."""
+        consumer = Consumer([self.exchange], _depth(fields))
+        return self._client(consumer, fields), consumer
+
+    def records(self, **fields: Any) -> tuple[Client, RecordConsumer]:
+        """A client that subscribes to records."""
+        consumer = RecordConsumer([self.exchange], _depth(fields))
+        return self._client(consumer, {"format": "binary", **fields}), consumer
+
+    def ask(self, client: Client, **fields: Any) -> None:
+        """Send a request."""
+        self.hub.request(client, request(**fields))
+        self.hub.flush()
+
+    def conflate(self, client: Client) -> None:
+        """Find a client that takes nothing too far behind."""
+        client.check(monotonic_ns() + LIMITS.behind_ns * 3 // 4)
+
+    def resume(self, client: Client) -> None:
+        """The client takes data again."""
+        client.resume(monotonic_ns())
+        self.hub.flush()
+
+    def _client(self, consumer: Consumer | RecordConsumer, fields: dict[str, Any]) -> Client:
+        client = self.hub.connect(Inbox(consumer))
+        self.ask(client, type="subscribe", **fields)
+        return client
+
+
+def _depth(fields: dict[str, Any]) -> int | None:
+    depth = fields.get("depth")
+    return depth if isinstance(depth, int) else None

@@ -290,7 +290,8 @@ class Desk:
             del self._replays[client]
         if lost:
             client.send(told_gap(replay.gap()).item(replay.format))
-        changed_since = replay.point.sequence if replay.point.epoch == venue.epoch else -1
+        replay.tell_epoch(venue.epoch)
+        seen = replay.point.sequence if replay.point.epoch == venue.epoch else 0
         by_symbol: dict[str, list[Channel]] = {}
         for channel, symbol in replay.pairs:
             by_symbol.setdefault(symbol, []).append(channel)
@@ -300,8 +301,10 @@ class Desk:
             for channel in channels:
                 look = client.subscriptions.find(channel, venue.exchange, symbol)
                 follows = channel == "orderbook" and symbol in replay.books and not lost
-                market.join(client, channel, look, follows=follows)
-            if lost or market.made_sequence > changed_since:
+                market.join(client, channel, look, follows=follows, known=replay.announced)
+            # States that the stream made meanwhile, or an earlier one before it ended, aren't
+            # among the records.
+            if lost or seen < venue.first_sequence or seen <= market.made_sequence:
                 market.greet(client, ("state",))
             elif symbol not in replay.books:
                 market.greet(client, tuple(each for each in channels if each == "orderbook"))

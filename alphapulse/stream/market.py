@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from alphapulse.clock import NO_TIME, monotonic_ns, wall_ns
 from alphapulse.delta import BookView, decode
@@ -231,7 +231,13 @@ class Market:
             self._make(BookState.LIVE, reason, sequence)
 
     def join(
-        self, client: Client, channel: Subscribed, look: Look | None, *, follows: bool = False
+        self,
+        client: Client,
+        channel: Subscribed,
+        look: Look | None,
+        *,
+        follows: bool = False,
+        known: Container[int] = (),
     ) -> None:
         """Make a client a subscriber of a channel, or none of it.
 
@@ -239,11 +245,12 @@ class Market:
         ----------
         look : how; None for no subscription
         follows : the client has the book as it is now, and needs no snapshot
+        known : instruments whose records it was given
         """
         if look is not None and look.format == "binary" and not self._decodes(client):
-            self.define(self.instrument)
-            for record in self._announced.values():
-                client.send(record_item(record))
+            for number, record in self._announced.items():
+                if number not in known:
+                    client.send(record_item(record))
         if channel == "trades":
             self.traders.join(client, look and look.format)
         elif channel == "state":
@@ -263,6 +270,7 @@ class Market:
 
     def remind(self, client: Client) -> None:
         """Tell a subscriber of the book or its state the state as it was told last."""
+        self.define(self.state.instrument)
         view = client.views.get(self)
         item = told_state(self.state).item(self._format(client))
         client.send_state(item, view, self.state.state is BookState.LIVE)

@@ -155,8 +155,11 @@ class Replay:
         self._records: Iterator[RawRecord] = iter(())
         """Those of the batch that weren't looked at yet."""
         self._epoch = point.epoch
+        self._told_epoch = venue.epoch
+        """As the client was told, of what it gets next."""
         self._instruments: Mapping[int, Instrument] = {}
-        self._announced: set[int] = set()
+        self.announced: set[int] = set()
+        """Instruments whose records the client was given."""
         self._stale: set[str] = set()
         """Symbols whose state, as it was given, isn't live."""
 
@@ -165,7 +168,7 @@ class Replay:
         if not self.venue.epoch:
             return False
         if self._caught_up():
-            return True
+            return not self._ahead() or self._written()
         progress = self._fetch()
         if self._past.readers > MAX_READERS:
             self.close()
@@ -187,6 +190,12 @@ class Replay:
         if self._reader is not None:
             self._past.close(self._reader)
             self._reader = None
+
+    def tell_epoch(self, epoch: int) -> None:
+        """Tell the epoch of what comes next, if it is another."""
+        if epoch != self._told_epoch:
+            self._told_epoch = epoch
+            self.client.send(event_item(answers.epoch(self.venue.exchange, epoch)))
 
     def gap(self) -> Gap:
         """What the client isn't given."""
@@ -214,8 +223,18 @@ class Replay:
     def _done(self) -> Progress:
         """The client may become a member, unless it has seen more than the stream has."""
         self.close()
-        ahead = self._next.sequence > self.venue.sequence + 1
-        return Progress.WAITING if ahead else Progress.DONE
+        return Progress.WAITING if self._ahead() else Progress.DONE
+
+    def _ahead(self) -> bool:
+        """Whether the client has seen records that the stream is still to take."""
+        return self._next.sequence > self.venue.sequence + 1
+
+    def _written(self) -> bool:
+        """Whether what the client says that it has seen is in the ring."""
+        reader = self._past.open(self.venue.exchange, self._next)
+        if reader is not None:
+            self._past.close(reader)
+        return reader is not None
 
     def _full(self) -> bool:
         return self.client.sink.paused or self.client.waiting_bytes > ROOM_BYTES
@@ -231,7 +250,9 @@ class Replay:
         if batch.epoch > self.venue.epoch:
             return Progress.WAITING
         if batch.epoch != self._epoch:
-            self._turn_over(batch.epoch)
+            self._end_epoch()
+            self._epoch = batch.epoch
+        self.tell_epoch(batch.epoch)
         self._instruments = batch.instruments
         for record in self._records:
             if batch.epoch == self.venue.epoch and record.sequence > self.venue.sequence:
@@ -268,7 +289,7 @@ class Replay:
         self._records = iter(batch)
         return None
 
-    def _turn_over(self, epoch: int) -> None:
+    def _end_epoch(self) -> None:
         """The ring ended here, and another began."""
         exchange = self.venue.exchange
         newest = {each.symbol: each for each in self._instruments.values()}
@@ -285,9 +306,7 @@ class Replay:
             )
             self._announce(instrument)
             self.client.send(told_state(state).item(self.format))
-        self.client.send(event_item(answers.epoch(exchange, epoch)))
-        self._epoch = epoch
-        self._announced.clear()
+        self.announced.clear()
         self._stale.clear()
 
     def _give(self, record: RawRecord, batch: Batch) -> None:
@@ -301,7 +320,7 @@ class Replay:
         waits = Kind.SNAPSHOT if kind == RecordType.SNAPSHOT else Kind.EVENT
         if self.format == "binary":
             if kind == RecordType.INSTRUMENT:
-                self._announced.add(record.instrument)
+                self.announced.add(record.instrument)
             elif instrument is not None:
                 self._announce(instrument)
             frames = [binary_frame(bytes(record.data))]
@@ -344,8 +363,8 @@ class Replay:
             self._stale.add(instrument.symbol)
 
     def _announce(self, instrument: Instrument) -> None:
-        if self.format == "binary" and instrument.id not in self._announced:
-            self._announced.add(instrument.id)
+        if self.format == "binary" and instrument.id not in self.announced:
+            self.announced.add(instrument.id)
             self.client.send(record_item(binary.encode_instrument(instrument)))
 
 

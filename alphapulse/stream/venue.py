@@ -59,6 +59,8 @@ class Venue:
         """Of the ring's latest record that was taken."""
         self.markets: dict[str, Market] = {}
         """By unified symbol."""
+        self.first_sequence = 0
+        """Of the first record that was taken in the epoch."""
         self._floor = floor
         self._by_id: dict[int, Market] = {}
         self._suspended = False
@@ -91,6 +93,7 @@ class Venue:
         self.restore()
         self.connected = True
         for record in batch:
+            self.first_sequence = self.first_sequence or record.sequence
             self.sequence = record.sequence
             try:
                 self._record(record, batch.instruments)
@@ -134,7 +137,7 @@ class Venue:
         self._suspended = False
         self._by_id = {}
         if renewed:
-            self.sequence = 0
+            self.sequence = self.first_sequence = 0
             for market in self.markets.values():
                 market.renew(epoch)
             self._floor.turn_over(self)
