@@ -4,7 +4,9 @@
 the collectors run. All give the same events and keep the same books.
 """
 
+from alphapulse.client.blocking import BlockingLocalClient, BlockingStreamClient, connect
 from alphapulse.client.books import Books, LocalBook, PriceLevel
+from alphapulse.client.collected import Collected, Table
 from alphapulse.client.consolidated import ConsolidatedBook
 from alphapulse.client.events import (
     OVERALL,
@@ -20,13 +22,17 @@ from alphapulse.client.events import (
     Source,
     StreamEvent,
 )
+from alphapulse.client.local import LocalClient, open_local
 from alphapulse.client.stream import StreamClient
 
 __all__ = [
     "OVERALL",
     "ArbitrageUpdate",
     "Bbo",
+    "BlockingLocalClient",
+    "BlockingStreamClient",
     "Books",
+    "Collected",
     "ConsolidatedBook",
     "ConsolidatedChange",
     "ConsolidatedDelta",
@@ -34,10 +40,14 @@ __all__ = [
     "ConsolidatedSnapshot",
     "Disconnected",
     "LocalBook",
+    "LocalClient",
     "PriceLevel",
     "Quote",
     "Reconnected",
     "Source",
     "StreamClient",
     "StreamEvent",
+    "Table",
+    "connect",
+    "open_local",
 ]

@@ -48,6 +48,8 @@ class Bbo(msgspec.Struct, frozen=True, kw_only=True):
     """None where the side is empty or the book isn't live."""
     ask: Quote | None
     state: BookState
+    source: str | None = None
+    """Whose change it was, where ``exchange`` is `OVERALL`."""
     exchange_ns: int = NO_TIME
     received_ns: int = NO_TIME
     sequence: int = 0
@@ -104,6 +106,8 @@ class ConsolidatedDelta(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     prev_version: int
     changes: tuple[ConsolidatedChange, ...]
+    source: str | None = None
+    """Whose change it was."""
     exchange_ns: int = NO_TIME
     received_ns: int = NO_TIME
     exchange: str = OVERALL

@@ -292,6 +292,7 @@ class JsonFeed:
                 )
                 for change in decode_shared_changes(data.changes)
             ),
+            source=data.source,
             exchange_ns=times["exchange_ns"],
             received_ns=times["received_ns"],
         )
@@ -317,6 +318,7 @@ def _bbo(data: BboData) -> Bbo:
         bid=_quote(data.bid, data.exchange),
         ask=_quote(data.ask, data.exchange),
         state=BookState[data.state.upper()],
+        source=data.source,
         **data.times,
     )
 

@@ -122,6 +122,11 @@ class KeptBook(LocalBook):
         assert self._top is not None
         return changes_of(self._top.changes) if self._top.advance(self._view.book) else ()
 
+    @property
+    def shown_version(self) -> int:
+        """Version of the latest event, whether the book may be shown or not."""
+        return self._version
+
     def show_version(self, version: int) -> None:
         """The part that is shown has this version."""
         self._version = version

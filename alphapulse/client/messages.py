@@ -179,6 +179,7 @@ class DeltaData(_Data, frozen=True, kw_only=True):
     version: int
     prev_version: int
     changes: msgspec.Raw
+    source: str | None = None
 
 
 class StateData(_Data, frozen=True, kw_only=True):
@@ -213,6 +214,7 @@ class QuoteData(msgspec.Struct, frozen=True, array_like=True):
 class BboData(_Data, frozen=True, kw_only=True):
     """Fields of a best bid and offer."""
 
+    source: str | None = None
     bid: QuoteData | None
     ask: QuoteData | None
     state: str

@@ -5,28 +5,25 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping
-from types import TracebackType
-from typing import Literal, Self
+from collections.abc import Iterable
+from typing import Literal
 
-from alphapulse.client.books import Books, LocalBook
-from alphapulse.client.consolidated import ConsolidatedBook
+from alphapulse.client.base import Client
 from alphapulse.client.events import StreamEvent
 from alphapulse.client.feed import Entry, Feed
 from alphapulse.client.inbox import Inbox
 from alphapulse.client.link import LinkOptions
-from alphapulse.client.messages import Ping, SendSnapshot, Subscribed, Unsubscribe
+from alphapulse.client.messages import Format, Ping, SendSnapshot, Subscribed, Unsubscribe
 from alphapulse.client.session import Retry, Session
 from alphapulse.client.subscribing import Names, channel_names, subscriptions, symbol_names
-from alphapulse.errors import ClientClosed, ClientError
 
 DEFAULT_URL = "ws://127.0.0.1:8765/ws"
-EVENTS_IN_A_ROW = 256
-"""So many events are given before others of the event loop have their turn."""
+
+RESET_SECONDS = 10.0
+"""A connection that has brought data for so long makes the next pause the first one again."""
 
 
-class StreamClient:
+class StreamClient(Client[Entry]):
     """A connection to ``alphapulse-stream`` that renews itself.
 
         async with StreamClient("ws://127.0.0.1:8765/ws") as client:
@@ -62,7 +59,7 @@ class StreamClient:
         url: str = DEFAULT_URL,
         *,
         token: str | None = None,
-        format: Literal["binary", "json"] = "binary",  # noqa: A002  the protocol's own word
+        format: Format = "binary",  # noqa: A002  the protocol's own word
         ssl_context: ssl.SSLContext | None = None,
         wait_for_server: bool = False,
         connect_seconds: float = 10.0,
@@ -80,9 +77,10 @@ class StreamClient:
         if queue_bytes <= 0:
             raise ValueError(f"queue_bytes {queue_bytes}: a positive number")
         self.url = url
-        self.format: Literal["binary", "json"] = format
+        self.format: Format = format
         self._wait_for_server = wait_for_server
         self._feed = Feed()
+        super().__init__(self._feed)
         self._inbox = Inbox(queue_bytes)
         self._session = Session(
             LinkOptions(
@@ -98,21 +96,7 @@ class StreamClient:
             self._inbox,
             answer_seconds,
         )
-        self._entries: deque[Entry] = deque()
-        self._events: deque[StreamEvent] = deque()
-        self._given = 0
-        self._taking = False
-        self._opened = False
-
-    @property
-    def books(self) -> Books[LocalBook]:
-        """The books that were told of, by (exchange, symbol), live or not."""
-        return self._feed.books
-
-    @property
-    def consolidated(self) -> Mapping[str, ConsolidatedBook]:
-        """The books across venues (exchange ``all``), by symbol."""
-        return self._feed.consolidated
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def connected(self) -> bool:
@@ -124,8 +108,8 @@ class StreamClient:
         """How much has arrived and wasn't taken yet."""
         return self._inbox.waiting_bytes
 
-    async def open(self) -> Self:
-        """Connect; ``async with`` does it.
+    async def _open(self) -> None:
+        """Connect.
 
         Raises
         ------
@@ -134,26 +118,12 @@ class StreamClient:
         ConnectionFailed
             there is no such server
         """
-        if self._opened:
-            raise ClientError("the client was opened before; make a new one")
-        self._opened = True
+        self._loop = asyncio.get_running_loop()
         await self._session.open(wait=self._wait_for_server)
-        return self
 
     async def close(self) -> None:
         """Take leave of the server. May be called again."""
         await self._session.close()
-
-    async def __aenter__(self) -> Self:
-        return await self.open()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     async def subscribe(
         self,
@@ -163,7 +133,7 @@ class StreamClient:
         *,
         depth: int | Literal["full"] | None = None,
         conflate_ms: int | None = None,
-        format: Literal["binary", "json"] | None = None,  # noqa: A002
+        format: Format | None = None,  # noqa: A002
     ) -> list[Subscribed]:
         """Subscribe, until `unsubscribe`, on this connection and all later ones.
 
@@ -235,55 +205,26 @@ class StreamClient:
         await self._session.ask(Ping())
         return time.perf_counter() - begun
 
-    def __aiter__(self) -> AsyncIterator[StreamEvent]:
-        return self
+    async def take(self) -> list[Entry]:
+        """What arrived next; waits for it.
 
-    async def __anext__(self) -> StreamEvent:
-        if self._events:
-            # What follows needs no waiting, but the connection has to be read now and then.
-            self._given += 1
-            if self._given % EVENTS_IN_A_ROW == 0:
-                await asyncio.sleep(0)
-            return self._events.popleft()
-        return await self._next()
+        Raises
+        ------
+        ConnectionFailed, RequestError, ProtocolError
+            the connection was lost for good, once all was taken that came before
+        ClientClosed
+            the client was closed
+        """
+        return await self._inbox.take()
 
-    async def _next(self) -> StreamEvent:
-        self._check_opened()
-        if self._taking:
-            raise ClientError("the client is being iterated over already")
-        self._taking = True
-        try:
-            while True:
-                event = self._decode()
-                if event is not None:
-                    return event
-                self._entries.extend(await self._inbox.take())
-        finally:
-            self._taking = False
+    def decode(self, entry: Entry) -> list[StreamEvent]:
+        """Events of what was taken; asks for the books that it shows to be wrong."""
+        events = self._feed.take(entry)
+        if self._feed.wanted:
+            self._want(self._feed.take_wanted())
+        return events
 
-    def _decode(self) -> StreamEvent | None:
-        """The next event of what was taken; others of the same message follow."""
-        while self._entries:
-            events = self._feed.take(self._entries.popleft())
-            if self._feed.wanted:
-                self._session.want(self._feed.take_wanted())
-            if events:
-                self._events.extend(events[1:])
-                return events[0]
-        return None
-
-    async def follow(self) -> None:
-        """Take events and drop them, for the sake of the books, until cancelled or closed."""
-        try:
-            async for _ in self:
-                pass
-        except ClientClosed:
-            return
-
-    def _check_opened(self) -> None:
-        if not self._opened:
-            raise ClientClosed("the client isn't open; use `async with` or `await client.open()`")
-
-
-RESET_SECONDS = 10.0
-"""A connection that has brought data for so long makes the next pause the first one again."""
+    def _want(self, books: list[tuple[str, str]]) -> None:
+        # Whoever iterates may do so in another thread than the connection's.
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._session.want, books)

@@ -34,9 +34,20 @@ class Wishes:
             kept.append(request)
         self._granted = kept[-MAX_WISHES:]
 
-    def drop(self, request: Subscribe | Unsubscribe) -> None:
-        """A request that had been granted was refused this time."""
-        self._granted = [each for each in self._granted if each is not request]
+    def find(self, channel: str, exchange: str, symbol: str) -> Subscribe | None:
+        """The latest wish for something, unless it was taken back."""
+        for each in reversed(self._granted):
+            named = each.channels is None or channel in each.channels
+            if named and _meets(each.exchanges, (exchange,)) and _meets(each.symbols, (symbol,)):
+                return each if isinstance(each, Subscribe) else None
+        return None
+
+    def concern(self, exchange: str) -> bool:
+        """Whether anything of an exchange is wished for."""
+        return any(
+            isinstance(each, Subscribe) and _meets(each.exchanges, (exchange,))
+            for each in self._granted
+        )
 
 
 def _without(
