@@ -2,7 +2,7 @@ from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint64_t
 
 from alphapulse._core.fields cimport Minute
-from alphapulse._core.layouts cimport FrameLayout, Rule
+from alphapulse._core.layouts cimport FrameLayout
 from alphapulse._core.names cimport NameTable
 from alphapulse._core.producer cimport Producer
 from alphapulse._core.scan cimport Scan, Span
@@ -54,7 +54,7 @@ cdef class FastPath:
     cdef int take_bytes(self, const unsigned char* at, Py_ssize_t length, int64_t received_ns,
                         PyObject* connection) except -1
     cdef bint read_object(self, Scan* scan, FrameLayout layout, int depth, Found* found) noexcept
-    cdef bint read_field(self, Scan* scan, FrameLayout layout, const Rule* rule, int depth,
+    cdef bint read_field(self, Scan* scan, FrameLayout layout, int role, int depth,
                          Found* found) noexcept
     cdef bint read_trade_field(self, Scan* scan, FrameLayout layout, int role,
                                Found* found) noexcept

@@ -43,6 +43,7 @@ from alphapulse._core.layouts cimport (
     TRADE_ID,
     TRADES,
     UPDATE,
+    Rule,
     Rules,
 )
 from alphapulse._core.levels cimport stage_list
@@ -195,19 +196,19 @@ cdef class FastPath:
                     return False
                 met |= 1U << i
                 likely = i + 1
-                if not self.read_field(scan, layout, &rules.items[i], depth, found):
+                if rules.items[i].role == FIXED:
+                    skip_space(scan)
+                    if not skip_prefix(scan, &rules.items[i].text):
+                        return False
+                elif not self.read_field(scan, layout, rules.items[i].role, depth, found):
                     return False
             more = next_field(scan)
             if more <= 0:
                 return more == 0 and met == (1U << rules.count) - 1
 
-    cdef bint read_field(self, Scan* scan, FrameLayout layout, const Rule* rule, int depth,
+    cdef bint read_field(self, Scan* scan, FrameLayout layout, int role, int depth,
                          Found* found) noexcept:
         """A field's value, by its role."""
-        cdef int role = rule.role
-        if role == FIXED:
-            skip_space(scan)
-            return skip_prefix(scan, &rule.text)
         if role == PART or role == OTHER_PART:
             return self.read_levels(scan, layout, role - PART)
         if role == SYMBOL:

@@ -33,8 +33,12 @@ cdef extern from *:
         unsigned char rest[16];
         uint64_t words[2];
         size_t i;
-        for (i = 0; i + 16 <= length; i += 16)
+        for (i = 0; i + 32 <= length; i += 32)
+            odd |= alphapulse_odd(at + i) | alphapulse_odd(at + i + 16);
+        if (i + 16 <= length) {
             odd |= alphapulse_odd(at + i);
+            i += 16;
+        }
         if (i < length) {
             if (length >= 16) {
                 odd |= alphapulse_odd(at + length - 16);
