@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import product
 from typing import Protocol
 
+from alphapulse.arbitrage import Terms
 from alphapulse.clock import wall_ns
 from alphapulse.delta import LevelStage
 from alphapulse.errors import RequestError
@@ -13,6 +14,7 @@ from alphapulse.model import Channel as GapChannel
 from alphapulse.model import Instrument, Reason
 from alphapulse.shm import Position, RingReader
 from alphapulse.stream import answers
+from alphapulse.stream.arbitrage import Arbitrage
 from alphapulse.stream.client import Client
 from alphapulse.stream.items import Told, event_item, told_gap
 from alphapulse.stream.market import Market
@@ -73,6 +75,7 @@ class Desk:
     clients : all of them
     open_ring : opens a reader of an exchange's ring at a position, for clients that resume
     wake : calls back after some seconds; None where `advance` is called often enough
+    terms : fees and limits of the channel ``arbitrage``
     """
 
     def __init__(
@@ -80,8 +83,10 @@ class Desk:
         clients: Mapping[Client, None],
         open_ring: Callable[[str, Position], RingReader] | None,
         wake: Callable[[float, Callable[[], None]], object] | None,
+        terms: Terms,
     ) -> None:
         self.venues: dict[str, Venue] = {}
+        self.arbitrage = Arbitrage(terms, self.venues)
         self.pools: dict[str, Pool] = {}
         """By symbol."""
         self.timetable = Timetable(wake)
@@ -103,7 +108,8 @@ class Desk:
         pool = self.pools.get(symbol)
         sources: list[Source] = []
         if pool is None:
-            pool = self.pools[symbol] = Pool(symbol, self._shared)
+            pool = Pool(symbol, self._shared, self.arbitrage.crossings(symbol))
+            self.pools[symbol] = pool
             sources.append(pool)
         market = Market(instrument, venue.epoch, self._shared, pool)
         venue.markets[symbol] = market

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from alphapulse import metrics
+from alphapulse.arbitrage import Terms
 from alphapulse.clock import monotonic_ns
+from alphapulse.config import ArbitrageSettings
 from alphapulse.errors import RequestError
 from alphapulse.shm import Position, RingReader
 from alphapulse.stream import answers
@@ -29,6 +31,7 @@ class Hub:
     later : how to call `flush` again soon, after others of the event loop; at once where None
     wake : how to call something after some seconds; where None, `flush` is called often enough
     open_ring : opens a reader of an exchange's ring at a position, for clients that resume
+    terms : fees and limits of the channel ``arbitrage``; those of the default settings where None
     """
 
     def __init__(
@@ -38,9 +41,14 @@ class Hub:
         later: Callable[[Callable[[], None]], object] | None = None,
         wake: Callable[[float, Callable[[], None]], object] | None = None,
         open_ring: Callable[[str, Position], RingReader] | None = None,
+        terms: Terms | None = None,
     ) -> None:
         self.clients: dict[Client, None] = {}
-        self.desk = Desk(self.clients, open_ring, wake)
+        if terms is None:
+            terms = Terms.from_settings(ArbitrageSettings())
+        self.desk = Desk(self.clients, open_ring, wake, terms)
+        self.behind = False
+        """Whether there is more to be read of some rings, so that books aren't of the same time."""
         self._limits = limits
         self._ready: Ready[Client] = Ready()
         self._later = later
@@ -95,6 +103,7 @@ class Hub:
 
     def flush(self) -> None:
         """Send what is due."""
+        self.desk.arbitrage.advance(monotonic_ns(), behind=self.behind)
         more = self._flush()
         while more and self._later is None:
             more = self._flush()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from alphapulse.clock import NO_TIME, monotonic_ns, wall_ns
 from alphapulse.fixed import format_decimal
@@ -16,18 +16,12 @@ from alphapulse.stream.requests import ALL, Channel, Look
 from alphapulse.stream.views import Changes, Shared
 
 if TYPE_CHECKING:
+    from alphapulse.stream.arbitrage import Crossings
     from alphapulse.stream.client import Client
     from alphapulse.stream.market import Market
 
 Touched = Iterable[tuple[int, int, int, int]]
 """(side, price, size before, size after) of one market, scaled by its instrument."""
-
-
-class Follower(Protocol):
-    """Whoever makes something of the books of a symbol at all exchanges."""
-
-    def changed(self, market: Market) -> None:
-        """A market's book has changed, or isn't live any more, or is again."""
 
 
 class Pool:
@@ -40,15 +34,17 @@ class Pool:
     ----------
     symbol : unified
     shared : with other books
+    crossings : to be told when a book changes
     """
 
-    channels: tuple[Channel, ...] = ("orderbook", "bbo")
+    channels: tuple[Channel, ...] = ("orderbook", "bbo", "arbitrage")
     """What can be subscribed to here."""
 
     exchange = ALL
 
-    def __init__(self, symbol: str, shared: Shared) -> None:
+    def __init__(self, symbol: str, shared: Shared, crossings: Crossings) -> None:
         self.symbol = symbol
+        self.crossings = crossings
         self.version = 0
         """Of the consolidated book, in the epoch `Shared.epoch`."""
         self.times = Times(NO_TIME, NO_TIME, 0)
@@ -58,7 +54,6 @@ class Pool:
         """By exchange, in the order of their names."""
         self.views: dict[Look, ConsolidatedView] = {}
         """Those that have clients."""
-        self.followers: list[Follower] = []
         self.quotes = Quotes(ALL, symbol, self._quote, shared)
         self.shared = shared
         self._shown: frozenset[str] = frozenset()
@@ -106,7 +101,7 @@ class Pool:
             now_ns = monotonic_ns()
             for view in self.views.values():
                 view.advance(market, touched, now_ns)
-        self._follow(market)
+        self._follow(market, delta=True)
 
     def renewed(self, market: Market, reason: Reason) -> None:
         """A book has become live, isn't any more, or has begun anew while it was."""
@@ -124,12 +119,15 @@ class Pool:
         if state is not self._state:
             self._state, self._reason = state, reason
             self._tell_state()
-        self._follow(market)
+        self._follow(market, delta=False)
 
     def join(self, client: Client, channel: Channel, look: Look | None) -> None:
         """Make a client a subscriber of a channel, or none of it where `look` is None."""
         if channel == "bbo":
             self.quotes.join(client, look)
+            return
+        if channel == "arbitrage":
+            self.crossings.join(client, wanted=look is not None)
             return
         self._unwatch(client)
         if look is not None:
@@ -142,9 +140,11 @@ class Pool:
                 client.owe(view, Reason.SUBSCRIBED)
 
     def greet(self, client: Client, channels: tuple[Channel, ...]) -> None:
-        """Tell a new subscriber that there is no book, if so."""
+        """Tell a new subscriber that there is no book, if so, and what crossings there are."""
         if "orderbook" in channels and not self._shown:
             self.remind(client)
+        if "arbitrage" in channels:
+            self.crossings.greet(client)
 
     def remind(self, client: Client) -> None:
         """Tell a subscriber the state."""
@@ -153,6 +153,7 @@ class Pool:
     def leave(self, client: Client) -> None:
         """Forget a client."""
         self.quotes.join(client, None)
+        self.crossings.join(client, wanted=False)
         self._unwatch(client)
 
     def drop_snapshots(self) -> None:
@@ -198,10 +199,9 @@ class Pool:
         )
         self.source = market.exchange
 
-    def _follow(self, market: Market) -> None:
+    def _follow(self, market: Market, *, delta: bool) -> None:
         self.quotes.changed(self.times, self.source)
-        for follower in self.followers:
-            follower.changed(market)
+        self.crossings.changed(market, delta=delta)
 
     def _tell_state(self) -> None:
         live = self._state is BookState.LIVE

@@ -98,6 +98,7 @@ class Pump:
         metrics.RING_LAG.bind(service=SERVICE, exchange=venue.exchange).set(reader.lag)
         if reader.lag:
             return  # what is still to be read comes first
+        venue.seen_ns = max(venue.seen_ns, reader.heartbeat_ns)
         if info is None or not info.alive:
             if venue.connected:
                 # A ring that is gone was closed properly; one without its owner was not.
@@ -136,6 +137,7 @@ class Pump:
             pending = any(not taken.done() for taken in self._busy.values())
             if not pending or monotonic_ns() > until_ns:
                 break
+        self._hub.behind = pending
         self._hub.flush()
         if pending and not self._scheduled:
             self._scheduled = True

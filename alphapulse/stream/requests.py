@@ -19,17 +19,17 @@ from msgspec import Meta
 from alphapulse.errors import RequestError
 from alphapulse.symbols import normalize_symbol
 
-Channel = Literal["trades", "orderbook", "state", "bbo"]
+Channel = Literal["trades", "orderbook", "state", "bbo", "arbitrage"]
 """What can be subscribed to."""
 
 Format = Literal["json", "binary"]
 
 CHANNELS: tuple[Channel, ...] = get_args(Channel)
 
-JSON_ONLY: frozenset[Channel] = frozenset({"bbo"})
+JSON_ONLY: frozenset[Channel] = frozenset({"bbo", "arbitrage"})
 """Channels whose events aren't records."""
 
-CONSOLIDATED: frozenset[Channel] = frozenset({"orderbook", "bbo"})
+CONSOLIDATED: frozenset[Channel] = frozenset({"orderbook", "bbo", "arbitrage"})
 """Channels that have something of all exchanges together; of others `ALL` means each of them."""
 
 FULL = 0
@@ -247,6 +247,11 @@ def _subscribe(message: _Subscribe, default_depth: int) -> Subscribe:
     if binary:
         _check_binary(request)
     _check_resume(request)
+    if "arbitrage" in request.channels and ALL not in (request.exchanges or (ALL,)):
+        raise RequestError(
+            "unsupported",
+            "channel arbitrage is between all exchanges: subscribe to it without exchanges",
+        )
     return request
 
 

@@ -16,6 +16,7 @@ import msgspec
 import picows
 
 from alphapulse import metrics
+from alphapulse.arbitrage import Terms
 from alphapulse.config import Settings, refuse_exposure
 from alphapulse.errors import ConfigError
 from alphapulse.log import get_logger
@@ -78,6 +79,7 @@ class StreamServer:
             later=loop.call_soon,
             wake=loop.call_later,
             open_ring=lambda exchange, start: RingReader(exchange, prefix=prefix, start=start),
+            terms=Terms.from_settings(settings.arbitrage),
         )
         self._settings = stream
         self._shared = shared

@@ -57,6 +57,8 @@ class Venue:
         """Whether the ring has a writer at work."""
         self.sequence = 0
         """Of the ring's latest record that was taken."""
+        self.seen_ns = 0
+        """Wall time of the latest sign of life, as far as the ring was read; 0 for none."""
         self.markets: dict[str, Market] = {}
         """By unified symbol."""
         self.first_sequence = 0
@@ -99,6 +101,7 @@ class Venue:
                 self._record(record, batch.instruments)
             except RecordError as error:
                 log.warning("record skipped", exchange=self.exchange, problem=str(error))
+        self.seen_ns = record.published_ns
 
     def lost(self) -> None:
         """The ring has no writer: nothing of it is current any more."""
