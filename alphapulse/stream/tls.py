@@ -56,4 +56,4 @@ def _reason(error: ssl.SSLError) -> str:
         "PEM_LIB": "it isn't in PEM format, or holds no key",
         "NO_START_LINE": "it isn't in PEM format",
     }
-    return known.get(error.reason or "", str(error))
+    return known.get(getattr(error, "reason", "") or "", str(error.args[-1]))
