@@ -397,7 +397,7 @@ def test_unsubscribing_ends_it_for_what_is_named(stage: Stage) -> None:
     stage.ask(client, type="unsubscribe", symbols=["BTC-USD"])
     assert inbox.consumer.events[-1] == {
         "type": "unsubscribed",
-        "channels": ["trades", "orderbook", "state", "bbo"],
+        "channels": ["trades", "orderbook", "state", "bbo", "arbitrage"],
         "exchanges": ["*"],
         "symbols": ["BTC-USD"],
     }

@@ -127,6 +127,10 @@ class Subscriptions:
             )
         )
         keys = set(_keys(wider, request.exchanges, request.symbols))
+        together = kept.get(("orderbook", ALL, None))
+        if "orderbook" in wider and request.exchanges is None and together is not None:
+            # The book of all exchanges together is found by its name alone.
+            keys |= {_key("orderbook", ALL, symbol) for symbol in request.symbols or ()}
         self._check(len(kept) + len(keys))
         self._order += 1
         self._rules = kept | dict.fromkeys(keys, _Rule(self._order, None))
