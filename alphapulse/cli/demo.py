@@ -30,6 +30,10 @@ PREFIX = "alphapulse-demo"
 RING_BYTES = 8 << 20
 """Hours of the demo's few messages, in an eighth of the memory that real venues are given."""
 
+FEE_BPS = 1
+"""What the simulated venues charge: their prices differ by some basis points at most, so that with
+real venues' fees for small accounts nothing would ever be worth trading between them."""
+
 
 def command(
     api_port: ApiPort = None,
@@ -92,6 +96,7 @@ def _settings(
         overrides[f"venues.{venue}.symbols"] = list(SYMBOLS)
         overrides[f"venues.{venue}.ws_url"] = simulator.ws_url
         overrides[f"venues.{venue}.rest_url"] = simulator.rest_url
+        overrides[f"arbitrage.fees_bps.{venue}"] = FEE_BPS
     settings = load_settings(Path(os.devnull), {**given, **overrides})
     for section in ("api", "stream"):
         server = getattr(settings, section)
@@ -110,6 +115,7 @@ def _remove_left_folders() -> None:
 
 def _announce(stack: Stack) -> None:
     prefix = stack.settings.ring.prefix
+    fees = "".join(f" --fee {venue}={FEE_BPS}" for venue in VENUES)
     program = sys.argv[0] if Path(sys.argv[0]).name == "alphapulse" else "alphapulse"
     say(
         f"""
@@ -123,6 +129,7 @@ AlphaPulse is running on simulated venues: {", ".join(VENUES)}; {", ".join(SYMBO
 Worth trying in another terminal:
 
   {program} book kraken BTC-USD --prefix {prefix}
+  {program} arbitrage --prefix {prefix}{fees}
   curl '{stack.api_url}/orderbook/BTC-USD?exchange=coinbase&depth=5'
   curl '{stack.api_url}/trades/BTC-USD/recent?exchange=binance_us&limit=5'
 
