@@ -36,7 +36,7 @@ class RecordFlag(IntEnum):
     REPEAT = 1
     """A snapshot repeated for newcomers: consumers in step skip it."""
     MADE = 2
-    """A snapshot made for one stream client; its sequence is the last that it includes."""
+    """Made by the stream for its clients; its sequence is that of the last record it includes."""
 
 
 class Side(IntEnum):

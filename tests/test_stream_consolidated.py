@@ -304,7 +304,7 @@ def best(market: Market, exchange: str) -> tuple[Any, Any]:
             None if price is None else [instrument.price(price), instrument.size(side[price])]
             for price, side in zip(top, (bids, asks), strict=True)
         )  # type: ignore[return-value]
-    found = []
+    found: list[list[Any] | None] = []
     for side in market.sum(1).values():
         for price, who in side.items():
             names = sorted(who)
