@@ -63,6 +63,8 @@ class Venue:
         self.exchange = exchange
         self.seen_ns = NO_TIME
         """Wall time of its latest sign of life; whoever reads its ring keeps it current."""
+        self.stale = True
+        """Whether that was too long ago, as of `Engine.evaluate`."""
         self.skew = Skew()
         self.quotes: dict[str, Quote] = {}
         """Its books, by symbol."""
@@ -71,6 +73,13 @@ class Venue:
         self.needs = terms.needs(exchange) if known else None
         self.gets = terms.gets(exchange) if known else None
         self.margin = terms.margin
+
+    def age(self, now_ns: int, max_age_ns: int) -> bool:
+        """Look at the clock; whether the venue has become stale, or isn't any more."""
+        stale = self.seen_ns == NO_TIME or now_ns - self.seen_ns > max_age_ns
+        turned = stale is not self.stale
+        self.stale = stale
+        return turned
 
     def lose(self) -> None:
         """None of its books is live any more."""

@@ -91,7 +91,10 @@ class Engine:
         ----------
         now_ns : wall time, on the clock of `Venue.seen_ns`
         """
-        if not self._changed and not self._pairs:
+        max_age_ns = self.terms.max_age_ns
+        # No shortcut among the venues: each has to look at the clock.
+        turned = sum([venue.age(now_ns, max_age_ns) for venue in self.venues.values()])
+        if not self._changed and not (turned and self._pairs):
             return ()
         events: list[Event] = []
         looked: dict[_Key, None] = {}
@@ -101,9 +104,10 @@ class Engine:
                     looked[key] = None
                     self._look(key, now_ns, events)
         self._changed.clear()
-        for key, pair in self._pairs.items():
-            if key not in looked:
-                self._judge(pair, now_ns, events)
+        if turned:
+            for key, pair in self._pairs.items():
+                if key not in looked:
+                    self._judge(pair, now_ns, events)
         return events
 
     def opportunities(
@@ -166,7 +170,7 @@ class Engine:
 
     def _judge(self, pair: Pair, now_ns: int, events: list[Event]) -> None:
         """Whether a crossing may be believed, and what it comes to."""
-        hindrance = pair.hindrance(self.terms, now_ns)
+        hindrance = pair.hindrance(self.terms)
         if hindrance is not None:
             pair.changed = True
             _close(pair, hindrance, now_ns, events)

@@ -37,11 +37,10 @@ class Pair:
         self.told: Opportunity | None = None
         """As it was told last."""
 
-    def hindrance(self, terms: Terms, now_ns: int) -> str | None:
+    def hindrance(self, terms: Terms) -> str | None:
         """Why it is no opportunity, although the books cross: ``stale``, ``late`` or None."""
         buy, sell = self.buy, self.sell
-        oldest_ns = min(buy.venue.seen_ns, sell.venue.seen_ns)
-        if oldest_ns == NO_TIME or now_ns - oldest_ns > terms.max_age_ns:
+        if buy.venue.stale or sell.venue.stale:
             return "stale"
         # A venue's changes that take longer than usual show its market as it was. What both have
         # in common doesn't matter; clocks that differ are in the lags' zero.
