@@ -315,7 +315,7 @@ def test_a_new_epoch_is_a_new_beginning(stage: Stage, ring_prefix: str) -> None:
     first.versions["BTC-USD"] = 0
     first.list("BTC-USD")
     stage.feed()
-    assert kinds(inbox)[3:] == ["state", "epoch", "orderbook_snapshot", "state"]
+    assert kinds(inbox)[3:] == ["state", "orderbook_snapshot", "state"]
     stale, snapshot, live = (
         event["data"] for event in inbox.consumer.events[3:] if "data" in event
     )
@@ -437,7 +437,7 @@ def test_a_symbol_of_a_ring_that_is_not_there_yet_may_be_subscribed_to(ring_pref
     ):
         inbox.consumer.exchanges["kraken"] = exchange
         feed(hub, reader)
-        assert kinds(inbox) == ["subscribed", "epoch", "orderbook_snapshot", "state"]
+        assert kinds(inbox) == ["subscribed", "orderbook_snapshot", "state"]
 
 
 @pytest.mark.parametrize(

@@ -130,6 +130,8 @@ class Desk:
         """Tell that an exchange's sequences and versions count from a new beginning."""
         item = event_item(answers.epoch(venue.exchange, venue.epoch))
         for client in self._clients:
+            if not client.subscriptions.tells_epochs:
+                continue
             wanted = client.subscriptions.concern(venue.exchange, CHANNELS)
             if wanted is not None and not self._replayed(client, venue):
                 client.send(item)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from alphapulse.errors import RequestError
 from alphapulse.symbols import normalize_symbol
@@ -81,6 +81,8 @@ class Subscribe(msgspec.Struct, frozen=True):
     look: Look
     resume: Mapping[str, ResumePoint] = {}
     """By exchange, where the client was before."""
+    epochs: bool = False
+    """Whether epochs that begin later are to be told: to who takes records, or may resume."""
 
 
 class Unsubscribe(msgspec.Struct, frozen=True):
@@ -120,7 +122,7 @@ class _Subscribe(_Message, tag="subscribe"):
     depth: Depth | Literal["full"] | None = None
     format: Format = "json"
     conflate_ms: ConflateMs | None = None
-    resume: dict[str, ResumePoint] = {}
+    resume: dict[str, ResumePoint] | UnsetType = UNSET
 
 
 class _Unsubscribe(_Message, tag="unsubscribe"):
@@ -237,12 +239,14 @@ def _subscribe(message: _Subscribe, default_depth: int) -> Subscribe:
     depth = message.depth
     if depth is None:
         depth = "full" if binary else default_depth
+    points = {} if message.resume is UNSET else message.resume
     request = Subscribe(
         _channels(message.channels),
         _exchanges(message.exchanges),
         _symbols(message.symbols),
         _look(FULL if depth == "full" else depth, message.format, message.conflate_ms or 0),
-        {name.strip().lower(): point for name, point in message.resume.items()},
+        {name.strip().lower(): point for name, point in points.items()},
+        binary or message.resume is not UNSET,
     )
     if binary:
         _check_binary(request)

@@ -49,6 +49,8 @@ class Subscriptions:
         self._limit = limit
         self._rules: dict[_Key, _Rule] = {}
         self._order = 0
+        self.tells_epochs = False
+        """Whether the client has ever asked to be told epochs."""
 
     def __len__(self) -> int:
         return len(self._rules)
@@ -105,6 +107,7 @@ class Subscriptions:
         self._check(len(kept) + len(keys))
         self._order += 1
         self._rules = kept | dict.fromkeys(keys, _Rule(self._order, request.look))
+        self.tells_epochs |= request.epochs
 
     def remove(self, request: Unsubscribe) -> None:
         """Unsubscribe, also from a part of what was subscribed to as a whole.
