@@ -190,7 +190,7 @@ def test_a_query_subscribes() -> None:
         100,
     )
     assert resumed == Subscribe(
-        ("trades",), None, None, Look(FULL, "binary", 20), {"kraken": ResumePoint(7, 9)}
+        ("trades",), None, None, Look(FULL, "binary", 20), {"kraken": ResumePoint(7, 9)}, True
     )
     full = parse_query("channels=orderbook&depth=full&symbols=*", 100)
     assert full == Subscribe(("orderbook",), None, None, Look(FULL))
