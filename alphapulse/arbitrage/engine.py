@@ -91,10 +91,12 @@ class Engine:
         ----------
         now_ns : wall time, on the clock of `Venue.seen_ns`
         """
+        if not self._changed and not self._pairs:
+            return ()
         max_age_ns = self.terms.max_age_ns
         # No shortcut among the venues: each has to look at the clock.
         turned = sum([venue.age(now_ns, max_age_ns) for venue in self.venues.values()])
-        if not self._changed and not (turned and self._pairs):
+        if not self._changed and not turned:
             return ()
         events: list[Event] = []
         looked: dict[_Key, None] = {}
