@@ -42,7 +42,7 @@ class Positions:
         ----------
         exchanges : of a subscription; None for all
         """
-        here = self._here() if self._frozen is None else self._frozen
+        here = {**self._here(), **(self._frozen or {})}
         return {
             exchange: position
             for exchange, position in here.items()
@@ -50,7 +50,7 @@ class Positions:
         }
 
     def freeze(self) -> None:
-        """A connection begins; until `thaw` a later one resumes where this one does."""
+        """A connection was lost; until `thaw` later ones resume where the next one does."""
         if self._frozen is None:
             self._frozen = self._here()
 
@@ -73,7 +73,7 @@ class Positions:
             self.begin(exchange, epoch)
             sequence = answer.sequences.get(exchange)
             if sequence is not None:
-                self._reach(exchange, sequence)
+                self._sequences[exchange] = max(sequence, self._sequences.get(exchange, 0))
 
     def begin(self, exchange: str, epoch: int) -> None:
         """What follows of an exchange is of this epoch."""

@@ -329,7 +329,6 @@ class Session:
         self._wanted.clear()
         self._link = await Link.connect(self._options, self._receive)
         self._inbox.attach(self._link)
-        self._positions.freeze()
         self._unsettle()
 
     def _unsettle(self) -> None:
@@ -370,11 +369,11 @@ class Session:
                 seen = self._messages
                 self._backoff.flowing()
             settled = self._settled
+            if settled:
+                self._positions.thaw()
             if done:
                 loss = link.lost.result()
                 return loss, settled and loss.code != _BEHIND
-            if settled:
-                self._positions.thaw()
 
     async def _reconnect(self, lost_ns: int, reason: str, settled: bool) -> None:
         """Connect and subscribe again, however long it takes.
@@ -387,6 +386,7 @@ class Session:
             a subscription that was granted before is refused now
         """
         attempts = 0
+        self._positions.freeze()
         error = ConnectionFailed(self._options.url, reason)
         while True:
             await self._pause(error, attempts)
@@ -448,8 +448,8 @@ class Session:
     def _with_resume(self, wish: Subscribe | Unsubscribe) -> Subscribe | Unsubscribe:
         if not isinstance(wish, Subscribe) or _RESUMABLE.isdisjoint(wish.channels):
             return wish
-        positions = self._positions.resume(wish.exchanges)
-        return msgspec.structs.replace(wish, resume=positions) if positions else wish
+        # Even without a position, so that epochs which begin later are told.
+        return msgspec.structs.replace(wish, resume=self._positions.resume(wish.exchanges))
 
     def _not_resumed(self, request: Subscribe, answer: Subscribed) -> set[str]:
         """Exchanges whose trades may be missing without the server's knowing it."""
