@@ -32,7 +32,6 @@ from alphapulse._core.ring cimport (
     ap_spin,
     ap_torn,
     ap_wait,
-    ap_wake_all,
     ap_word,
 )
 from alphapulse._core.segment cimport ReadersPage, Segment
@@ -459,10 +458,6 @@ cdef class Consumer:
             if not news and timeout_ns > 0:
                 news = ap_wait(segment.ring.header, readers, slot, position, ended, timeout_ns)
         return news
-
-    def nudge(self):
-        """Wake whoever sleeps on this segment, for a look at something else than the ring."""
-        ap_wake_all(self.segment.ring.header)
 
 
 cdef str misplaced(uint64_t found, uint64_t wanted):

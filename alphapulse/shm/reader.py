@@ -358,7 +358,7 @@ class RingReader(Cursor[Batch]):
         self._closed = True
         self._follow(None, self._here.nothing, 0)
         if self._watcher is not None:
-            self._watcher.stop(self._here.consumer)
+            self._watcher.stop()
         if self._slot is not None:
             self._slot.close()
         self._here.close()

@@ -1,0 +1,20 @@
+"""Declarations of the thread that waits for a ring."""
+
+from libc.stdint cimport int64_t, uint32_t, uint64_t
+
+from alphapulse._core.consumer cimport Consumer
+from alphapulse._core.ring cimport ap_slot
+from alphapulse._core.segment cimport ReadersPage
+
+
+cdef class Vigil:
+    cdef int event
+    # Atomic: IDLE, ARMED or OVER. What follows belongs to the thread while it is armed.
+    cdef uint32_t state
+    cdef Consumer consumer
+    cdef ReadersPage page
+    cdef ap_slot *slot
+    cdef uint64_t position
+    cdef uint32_t ended
+    cdef int64_t spin_ns
+    cdef int64_t timeout_ns
