@@ -1,5 +1,7 @@
 # make demo     the whole pipeline on simulated venues, no network needed
-# make test     all tests but the long ones (make soak)
+# make test     all tests but the long ones
+# make soak     the long ones: thousands of hostile clients, and books compared for ten minutes, or for
+#               as long as ALPHAPULSE_SOAK_SECONDS says; ARGS="-k digests" is the latter alone
 # Each builds what it needs on first use: a virtual environment in .venv, with the package and its
 # native modules in place, so that only a change of native code or of pyproject.toml builds again.
 
