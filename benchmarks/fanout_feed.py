@@ -50,12 +50,14 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     Parameters
     ----------
     seconds : for how long
-    rate : events a second, at random times
+    rate : events a second
+    even : at even times, not at random ones
     window : without a rate: as many as the clients take, so that this many deliveries are under way
     """
 
     seconds: float
     rate: float = 0.0
+    even: bool = False
     window: int = 0
 
 
@@ -121,7 +123,7 @@ class Feeder:
         """Do what a task says."""
         until = time.monotonic() + task.seconds
         if task.rate:
-            self._pace(task.rate, until)
+            self._pace(task, until)
         else:
             self._fill(task.window, until)
         return Done(events=self.events, deliveries=self.deliveries)
@@ -133,7 +135,7 @@ class Feeder:
             self._beaten = now
             self._feed.beat(wall_ns())
 
-    def _pace(self, rate: float, until: float) -> None:
+    def _pace(self, task: Task, until: float) -> None:
         due = time.monotonic()
         while due < until:
             now = time.monotonic()
@@ -141,7 +143,7 @@ class Feeder:
                 time.sleep(min(due - now, BEAT_SECONDS / 2))
             else:
                 self._send()
-                due += self._random.expovariate(rate)
+                due += 1 / task.rate if task.even else self._random.expovariate(task.rate)
                 if due > now:
                     self._feed.flush()
             self.beat()

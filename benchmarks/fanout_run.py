@@ -201,9 +201,11 @@ class Running:
             memory = mmap.mmap(file.fileno(), mmap.PAGESIZE, prot=mmap.PROT_READ)
         self._delivered = memoryview(memory)[:8].cast("Q")
 
-    def feed(self, seconds: float, *, rate: float = 0.0, window: int = 0) -> Done:
-        """Have events sent; returns when they have been."""
-        task = Task(seconds=seconds, rate=rate, window=window)
+    def feed(
+        self, seconds: float, *, rate: float = 0.0, even: bool = False, window: int = 0
+    ) -> Done:
+        """Have events sent, as a `Task` says; returns when they have been."""
+        task = Task(seconds=seconds, rate=rate, even=even, window=window)
         _write(self._feeder, msgspec.json.encode(task))
         return msgspec.json.decode(_line(self._feeder, seconds), type=Done)
 
