@@ -30,12 +30,13 @@ def venues(ring_prefix: str) -> Iterator[tuple[Venue, Venue]]:
         yield kraken, coinbase
 
 
-async def run(*arguments: str) -> tuple[int | None, str, str]:
+async def run(*arguments: str, **environ: str) -> tuple[int | None, str, str]:
     """Status, stdout and stderr of a run that ends by itself."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", *COMMAND, *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **environ},
     )
     async with asyncio.timeout(TIMEOUT_SECONDS):
         out, err = await process.communicate()
@@ -108,14 +109,21 @@ async def test_the_table_lives_in_a_terminal(
 
 
 async def test_once(venues: tuple[Venue, Venue], ring_prefix: str) -> None:
-    prefix = ("--once", "--prefix", ring_prefix)
-    (status, table, error), (_, lines, _) = await asyncio.gather(
-        run(*prefix, "--symbol", "btc/usd"), run(*prefix, "--json", "--min-bps", "9000")
+    arguments = ("--once", "--prefix", ring_prefix, *FEES)
+    lasting = {"ALPHAPULSE__ARBITRAGE__MAX_AGE_SECONDS": "1000"}
+    (_, narrow, error), (_, wide, _), (_, lines, _), (_, nothing, _) = await asyncio.gather(
+        run(*arguments, "--symbol", "btc/usd", **lasting, COLUMNS="80"),
+        run(*arguments, **lasting, COLUMNS="200"),
+        run(*arguments, "--json", **lasting),
+        run(*arguments, "--min-bps", "9000", **lasting),
     )
-    assert (status, error) == (0, "")
-    assert "BTC-USD" in table
-    assert "kraken" in table
-    assert lines == ""
+    assert error == ""
+    shown = "BTC-USD  kraken  coinbase     2.4   159.30  3.8246 USD   0.0 s"
+    assert shown in narrow
+    assert f"{shown}   100.0375  101.916667     187.85  3.8246" in wide
+    assert [parse(line)["data"]["status"] for line in lines.splitlines()] == ["opened"]
+    assert "no opportunity at the moment" in nothing
+    assert "BTC-USD  kraken to coinbase  171.00 bps" in nothing
 
 
 async def test_what_is_wrong_is_said(venues: tuple[Venue, Venue], ring_prefix: str) -> None:

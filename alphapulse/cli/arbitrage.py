@@ -27,6 +27,8 @@ from alphapulse.config import FeesSettings, Settings
 from alphapulse.symbols import normalize_symbol
 
 FRAMES_PER_SECOND = 5
+WIDE = 130
+"""Columns that all of the table needs."""
 LAST_EVENTS = 5
 """How many of the latest ends are shown below the table."""
 
@@ -94,7 +96,8 @@ def command(
             if json:
                 _print_lines(detector, events, once)
             elif once:
-                Console().print(render(detector, []))
+                console = Console()
+                console.print(render(detector, [], console.width))
             else:
                 _draw(detector)
         except KeyboardInterrupt:
@@ -149,18 +152,24 @@ def _draw(detector: ArbitrageDetector) -> None:
     ended: list[Event] = []
     with Live(console=console, auto_refresh=False, screen=console.is_terminal) as live:
         while True:
-            live.update(render(detector, ended), refresh=True)
+            live.update(render(detector, ended, console.width), refresh=True)
             time.sleep(1 / FRAMES_PER_SECOND)
             ended += [event for event in detector.poll() if event.reason is not None]
             del ended[:-LAST_EVENTS]
 
 
-def render(detector: ArbitrageDetector, ended: list[Event]) -> Group:
-    """What is open now, how far the rest is from it, and what ended last."""
+def render(detector: ArbitrageDetector, ended: list[Event], width: int) -> Group:
+    """What is open now, how far the rest is from it, and what ended last.
+
+    Parameters
+    ----------
+    ended : the latest events of that kind
+    width : of the terminal, in columns; not all is shown in a narrow one
+    """
     parts: list[Table | Text] = [_heading(detector)]
     found = detector.opportunities()
     if found:
-        parts.append(_table(found))
+        parts.append(_table(found, width))
     else:
         parts.append(Text("no opportunity at the moment", style="bold"))
     nearest = [pair for pair in detector.nearest() if pair.symbol not in _symbols(found)]
@@ -188,29 +197,30 @@ def _heading(detector: ArbitrageDetector) -> Text:
     return heading
 
 
-def _table(found: list[Opportunity]) -> Table:
+def _table(found: list[Opportunity], width: int) -> Table:
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for title in ("symbol", "buy at", "sell at"):
-        table.add_column(title)
-    for title in ("volume", "buy price", "sell price", "gross bps", "net bps", "profit", "best"):
-        table.add_column(title, justify="right")
-    for title in ("lasted", "books' age"):
-        table.add_column(title, justify="right")
+    titles = ["symbol", "buy at", "sell at", "volume", "net bps", "profit", "lasted"]
+    if width >= WIDE:
+        titles += ["buy price", "sell price", "gross bps", "best", "books' age"]
+    for title in titles:
+        text = title in ("symbol", "buy at", "sell at")
+        table.add_column(title, justify="left" if text else "right", no_wrap=True)
     for item in found:
-        table.add_row(
+        row: list[str | Text] = [
             item.symbol,
             item.buy_exchange,
             item.sell_exchange,
             f"{item.volume:f}" if item.complete else f"{item.volume:f}+",
+            Text(f"{item.net_bps:.2f}", style="green"),
+            Text(f"{item.profit:.4f} {item.currency}", style="green"),
+            _seconds(item.duration_ns),
             f"{item.buy_price:f}",
             f"{item.sell_price:f}",
             f"{item.gross_bps:.2f}",
-            Text(f"{item.net_bps:.2f}", style="green"),
-            Text(f"{item.profit:.4f} {item.currency}", style="green"),
             f"{item.best_profit:.4f}",
-            _seconds(item.duration_ns),
             f"{_seconds(item.buy_age_ns)}, {_seconds(item.sell_age_ns)}",
-        )
+        ]
+        table.add_row(*row[: len(titles)])
     return table
 
 
