@@ -61,6 +61,8 @@ class Door:
 
     def __init__(self, port: int) -> None:
         self.port = port
+        self.connections = 0
+        """That were made."""
         self.leave = asyncio.Event()
 
     def handshake(self, **headers: str) -> bytes:
@@ -149,6 +151,7 @@ async def connected(door: Door, *, receive_buffer: int | None = None) -> AsyncIt
     if receive_buffer is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
     await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", door.port))
+    door.connections += 1
     reader, writer = await asyncio.open_connection(sock=sock)
     try:
         yield Peer(reader, writer)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import secrets
+import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -35,6 +38,19 @@ MEMORY_BOUND = 96 << 20
 """Bytes by which a wave of some hundred connections may let the server grow, at any moment."""
 LEAK_BOUND = 24 << 20
 """Bytes that may be left of all waves."""
+
+
+ENDS = re.compile(r"stream_(closes|refused)_total")
+"""Metrics in one of which each connection is counted once."""
+
+READ_METRICS = """
+import sys
+from alphapulse import metrics
+metrics.setup(sys.argv[1])
+for line in metrics.render()[1].decode().splitlines():
+    if line.startswith("stream_"):
+        print(line)
+"""
 
 
 class Market:
@@ -97,11 +113,14 @@ class Market:
 class Attacked:
     """The server under attack, and what is watched of it."""
 
-    def __init__(self, server: Program, port: int, market: Market) -> None:
+    def __init__(self, server: Program, port: int, market: Market, prefix: str) -> None:
         self.port = port
         self.market = market
         self.most = 0
+        self.connections = 0
+        """That the waves have made."""
         self._pid = server.pid
+        self._prefix = prefix
 
     def memory(self) -> int:
         """The server's bytes, what it shares divided among those who share it."""
@@ -120,6 +139,21 @@ class Attacked:
             assert answer.status == 200
             return int((await answer.json())["clients"])
 
+    async def counted(self) -> Counter[str]:
+        """What the server has counted, by the metrics' names."""
+        reading = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            READ_METRICS,
+            self._prefix,
+            cwd=ROOT,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        text, _ = await reading.communicate()
+        assert reading.returncode == 0
+        found = (line.split() for line in text.decode().splitlines())
+        return Counter({name: int(float(value)) for name, value in found})
+
     async def wave(self, attacks: list[Attack]) -> None:
         """Have them all at once; returns when none of them is left in the server."""
         door = Door(self.port)
@@ -136,6 +170,7 @@ class Attacked:
                 self.memory()
                 await asyncio.sleep(0.1)
             door.leave.set()
+        self.connections += door.connections
 
 
 @asynccontextmanager
@@ -161,7 +196,7 @@ async def attacked(prefix: str, **settings: object) -> AsyncIterator[Attacked]:
             _healthy(exchange, await server.port()) as (market, port),
         ):
             going = asyncio.create_task(market.run())
-            here = Attacked(server, port, market)
+            here = Attacked(server, port, market, prefix)
             try:
                 yield here
             finally:
@@ -199,12 +234,20 @@ async def hold_out(prefix: str, waves: int, size: int, **settings: object) -> No
             if number == 0:
                 settled = here.memory()  # all code has been run
         assert here.memory() - settled < LEAK_BOUND
+        async with asyncio.timeout(WAVE_SECONDS):
+            # Those who were put out have a while to say goodbye, and are clients so long.
+            while (counted := await here.counted())["stream_clients"] > 1:
+                pass
+    for name, count in sorted(counted.items()):
+        print(name, count)
+    assert sum(counted[name] for name in counted if ENDS.match(name)) == here.connections
+    assert counted["stream_rate_limited_total"]
 
 
 def test_hostile_connections_hurt_nobody(ring_prefix: str) -> None:
-    uvloop.run(hold_out(ring_prefix, 1, 3 * len(ATTACKS)))
+    uvloop.run(hold_out(ring_prefix, 1, 3 * len(ATTACKS), compression=True, handshake_seconds=1))
 
 
 @pytest.mark.soak
 def test_ten_thousand_hostile_connections_hurt_nobody(ring_prefix: str) -> None:
-    uvloop.run(hold_out(ring_prefix, 20, 500))
+    uvloop.run(hold_out(ring_prefix, 20, 500, compression=True))
