@@ -102,7 +102,7 @@ async def test_a_minimum_counts_only_what_makes_it(
 ) -> None:
     crossing(kraken, coinbase)
     await api.until(PATH, count(1))
-    # After fees the lots make 171.0, 160.9 and 110.9 basis points.
+    # After fees the three parts make 171.45, 161.26 and 111.33 basis points.
     volumes = {
         least: [str(item["volume"]) for item in (await api.get(PATH, min_bps=least))["data"]]
         for least in ("0", "110.5", "150", "165.25", "172")

@@ -123,7 +123,7 @@ async def test_once(venues: tuple[Venue, Venue], ring_prefix: str) -> None:
     assert f"{shown}   100.0375  101.916667     187.85  3.8246" in wide
     assert [parse(line)["data"]["status"] for line in lines.splitlines()] == ["opened"]
     assert "no opportunity at the moment" in nothing
-    assert "BTC-USD  kraken to coinbase  171.00 bps" in nothing
+    assert "BTC-USD  kraken to coinbase  171.45 bps" in nothing
 
 
 async def test_what_is_wrong_is_said(venues: tuple[Venue, Venue], ring_prefix: str) -> None:
