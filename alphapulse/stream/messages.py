@@ -7,17 +7,14 @@ a JSON library would take the numbers through floats.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
 
 from alphapulse.clock import NO_TIME, wall_ns
-from alphapulse.fixed import format_decimal
 from alphapulse.model import (
-    Action,
     BookDelta,
-    BookSide,
     BookSnapshot,
     Event,
     Gap,
@@ -27,6 +24,7 @@ from alphapulse.model import (
     StateChange,
     Trade,
 )
+from alphapulse.stream._text import changes_text, decimal_text, level_texts, times_text
 
 PART_BYTES = 250_000
 """Most bytes of a snapshot's message; a larger book is sent in parts."""
@@ -36,8 +34,6 @@ _HEAD_BYTES = 5_000
 
 _QUOTE = msgspec.json.Encoder().encode
 _COMMA = ",".join
-_SIDES = {int(side): side.text for side in BookSide}
-_ACTIONS = {int(action): action.text for action in Action}
 
 Levels = Iterable[tuple[int, int]]
 """Scaled (price, size), best first."""
@@ -59,11 +55,6 @@ def quote(text: str) -> str:
 def encode_time(time_ns: int) -> str:
     """JSON of a time in nanoseconds; null where unknown."""
     return "null" if time_ns == NO_TIME else str(time_ns)
-
-
-def encode_seconds(time_ns: int) -> str:
-    """JSON of a time in seconds, exact to the nanosecond; null where unknown."""
-    return "null" if time_ns == NO_TIME else format_decimal(time_ns, 9)
 
 
 def encode_event(event: Event, epoch: int) -> str | None:
@@ -94,13 +85,11 @@ def encode_trade(trade: Trade) -> str:
     instrument = trade.instrument
     return (
         f'{{"type":"trade","data":{{{encode_names(instrument)}'
-        f',"price":{format_decimal(trade.price, instrument.price_exponent)}'
-        f',"volume":{format_decimal(trade.size, instrument.size_exponent)}'
+        f',"price":{decimal_text(trade.price, instrument.price_exponent)}'
+        f',"volume":{decimal_text(trade.size, instrument.size_exponent)}'
         f',"side":"{trade.side.text}","trade_id":{quote(trade.trade_id)}'
         f',"id_kind":"{trade.id_kind.text}"'
-        f',"timestamp":{encode_seconds(trade.exchange_ns)}'
-        f',"timestamp_ns":{encode_time(trade.exchange_ns)}'
-        f',"received_ns":{encode_time(trade.received_ns)},"sequence":{trade.sequence}}}}}'
+        f"{times_text(trade.exchange_ns, trade.received_ns, trade.sequence)}}}}}"
     )
 
 
@@ -174,16 +163,11 @@ def encode_changes(
     changes: Iterable[tuple[int, int, int, int]],
 ) -> str:
     """JSON of a net difference given as (side, price, size, action), numbered as in the model."""
-    price_exponent, size_exponent = instrument.price_exponent, instrument.size_exponent
-    texts = (
-        f'{{"side":"{_SIDES[side]}","price":{format_decimal(price, price_exponent)}'
-        f',"volume":{format_decimal(size, size_exponent)},"action":"{_ACTIONS[action]}"}}'
-        for side, price, size, action in changes
-    )
+    text = changes_text(changes, instrument.price_exponent, instrument.size_exponent)
     return (
         f'{{"type":"orderbook_delta","data":{{{encode_names(instrument)}'
         f',"version":{version},"prev_version":{prev_version}{encode_times(times)}'
-        f',"changes":[{_COMMA(texts)}]}}}}'
+        f',"changes":[{text}]}}}}'
     )
 
 
@@ -222,10 +206,8 @@ def encode_levels(levels: Levels, instrument: Instrument) -> str:
     return f"[{_COMMA(_levels(levels, instrument))}]"
 
 
-def _levels(levels: Levels, instrument: Instrument) -> Iterator[str]:
-    price_exponent, size_exponent = instrument.price_exponent, instrument.size_exponent
-    for price, size in levels:
-        yield f"[{format_decimal(price, price_exponent)},{format_decimal(size, size_exponent)}]"
+def _levels(levels: Levels, instrument: Instrument) -> list[str]:
+    return level_texts(levels, instrument.price_exponent, instrument.size_exponent)
 
 
 def encode_names(instrument: Instrument) -> str:
@@ -235,11 +217,7 @@ def encode_names(instrument: Instrument) -> str:
 
 def encode_times(times: Times) -> str:
     """Members that say when something happened; begins with a comma."""
-    exchange_ns, received_ns, sequence = times
-    return (
-        f',"timestamp":{encode_seconds(exchange_ns)},"timestamp_ns":{encode_time(exchange_ns)}'
-        f',"received_ns":{encode_time(received_ns)},"sequence":{sequence}'
-    )
+    return times_text(*times)
 
 
 def _gap(
