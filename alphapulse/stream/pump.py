@@ -47,8 +47,11 @@ class Pump:
         self._known: set[str] = set()
         self.readers: dict[str, RingReader] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._busy: dict[str, asyncio.Future[None]] = {}
-        """Rings that have news; done when all of it was taken."""
+        self._busy: dict[str, None] = {}
+        """Rings that have news, in the order in which it came."""
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+        """Of rings whose news takes more than one turn; done when all of it was taken."""
+        self._broken: dict[str, RingError] = {}
         self._scheduled = False
 
     async def run(self) -> None:
@@ -112,34 +115,37 @@ class Pump:
 
     async def _read(self, exchange: str, reader: RingReader) -> None:
         """Have records taken whenever there are any."""
-        loop = asyncio.get_running_loop()
         try:
-            while True:
+            while exchange not in self._broken:
                 await reader.ready()
-                self._busy[exchange] = loop.create_future()
+                self._busy[exchange] = None
                 self._turn()
-                await self._busy[exchange]
+                if exchange in self._busy:
+                    self._waiting[exchange] = asyncio.get_running_loop().create_future()
+                    await self._waiting[exchange]
         except RingError as error:
-            log.warning("ring given up", exchange=exchange, problem=str(error))
-            self._hub.venue(exchange).lost()
-            self._hub.flush()
-            self._release(exchange)
+            self._broken[exchange] = error
         finally:
             self._busy.pop(exchange, None)
+            self._waiting.pop(exchange, None)
+        error = self._broken.pop(exchange)
+        log.warning("ring given up", exchange=exchange, problem=str(error))
+        self._hub.venue(exchange).lost()
+        self._hub.flush()
+        self._release(exchange)
 
     def _turn(self) -> None:
         """Take records of all rings that have any, for a while, then send what is due."""
         until_ns = monotonic_ns() + TURN_NS
-        while True:
-            for exchange, taken in list(self._busy.items()):
-                if not taken.done():
-                    self._take(exchange, taken)
-            pending = any(not taken.done() for taken in self._busy.values())
-            if not pending or monotonic_ns() > until_ns:
+        while self._busy:
+            for exchange in list(self._busy):
+                if self._take(exchange):
+                    self._taken(exchange)
+            if monotonic_ns() > until_ns:
                 break
-        self._hub.behind = pending
+        self._hub.behind = bool(self._busy)
         self._hub.flush()
-        if pending and not self._scheduled:
+        if self._busy and not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._continue)
 
@@ -147,20 +153,26 @@ class Pump:
         self._scheduled = False
         self._turn()
 
-    def _take(self, exchange: str, taken: asyncio.Future[None]) -> None:
-        """Hand over to the hub a portion of a ring's records."""
+    def _taken(self, exchange: str) -> None:
+        """All that a ring had was taken."""
+        del self._busy[exchange]
+        waiting = self._waiting.get(exchange)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(None)
+
+    def _take(self, exchange: str) -> bool:
+        """Hand over to the hub a portion of a ring's records; whether that was the last."""
         reader = self.readers[exchange]
         try:
             batch = reader.read(BATCH_RECORDS)
         except RingError as error:
-            taken.set_exception(error)
-            return
+            self._broken[exchange] = error
+            return True
         if batch.overrun is not None:
             metrics.RING_OVERRUNS.bind(service=SERVICE, exchange=exchange).inc()
         if batch:
             self._hub.venue(exchange).take(batch, lambda: reader.states)
-        else:
-            taken.set_result(None)
+        return len(batch) < BATCH_RECORDS and batch.overrun is None
 
     def _release(self, exchange: str) -> None:
         """Let go of a ring; the next look finds it again, if it is of any use."""
