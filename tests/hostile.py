@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import json
 import os
 import socket
@@ -300,11 +301,15 @@ async def ping_flood(door: Door) -> str:
 
 async def bomb(door: Door) -> str:
     """Sends 16 MiB in a few KiB, where compression is agreed on, and where it isn't."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    data = packer.compress(b" " * (16 << 20)) + packer.flush(zlib.Z_SYNC_FLUSH)
     async with upgraded(door, Sec_WebSocket_Extensions="permessage-deflate") as peer:
-        await peer.send(frame(TEXT, data[:-4], reserved=4))
+        await peer.send(frame(TEXT, _packed(), reserved=4))
         return await peer.until("error too_large")
+
+
+@functools.cache
+def _packed() -> bytes:
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return (packer.compress(b" " * (16 << 20)) + packer.flush(zlib.Z_SYNC_FLUSH))[:-4]
 
 
 async def power_loss(door: Door) -> str:

@@ -83,10 +83,9 @@ class Market:
         while True:
             for _ in range(20):
                 self._step()
-            self._exchange.writer.beat()
             while len(self._got) < len(self._expected):
                 event = self._consumer.take(str(await self._socket.recv()))
-                assert event["type"] in ("trade", "orderbook_delta"), "conflated, or worse"
+                assert event["type"] in ("trade", "orderbook_delta"), event
                 self._got.append(int(event["data"]["sequence"]))
             assert self._got == self._expected
             self.events += len(self._got)
@@ -95,6 +94,12 @@ class Market:
             self._consumer.events.clear()
             self._exchange.history.clear()
             await asyncio.sleep(0)
+
+    async def beat(self) -> None:
+        """Show that the venue's writer is at work, until cancelled."""
+        while True:
+            self._exchange.writer.beat()
+            await asyncio.sleep(0.5)
 
     def _step(self) -> None:
         rng = self._random
@@ -113,7 +118,14 @@ class Market:
 class Attacked:
     """The server under attack, and what is watched of it."""
 
-    def __init__(self, server: Program, port: int, market: Market, prefix: str) -> None:
+    def __init__(
+        self,
+        server: Program,
+        port: int,
+        market: Market,
+        prefix: str,
+        going: asyncio.Task[None],
+    ) -> None:
         self.port = port
         self.market = market
         self.most = 0
@@ -121,6 +133,7 @@ class Attacked:
         """That the waves have made."""
         self._pid = server.pid
         self._prefix = prefix
+        self._going = going
 
     def memory(self) -> int:
         """The server's bytes, what it shares divided among those who share it."""
@@ -129,6 +142,11 @@ class Attacked:
         now = int(found["Pss"].split()[0]) * 1024
         self.most = max(self.most, now)
         return now
+
+    def check(self) -> None:
+        """Raise what has ended the healthy client."""
+        if self._going.done():
+            self._going.result()
 
     async def clients(self) -> int:
         """How many the server says it has."""
@@ -162,11 +180,13 @@ class Attacked:
             leaving = [task for task, one in zip(waiting, attacks, strict=True)
                        if one is not never_reads]  # fmt: skip
             while leaving:
+                self.check()
                 _, left = await asyncio.wait(leaving, timeout=0.1)
                 leaving = list(left)
                 self.memory()
             # Those who don't read and don't leave are put out.
             while await self.clients() > 1:
+                self.check()
                 self.memory()
                 await asyncio.sleep(0.1)
             door.leave.set()
@@ -196,14 +216,13 @@ async def attacked(prefix: str, **settings: object) -> AsyncIterator[Attacked]:
             _healthy(exchange, await server.port()) as (market, port),
         ):
             going = asyncio.create_task(market.run())
-            here = Attacked(server, port, market, prefix)
+            beating = asyncio.create_task(market.beat())
             try:
-                yield here
+                yield Attacked(server, port, market, prefix, going)
             finally:
                 going.cancel()
-                await asyncio.gather(going, return_exceptions=True)
-            if not going.cancelled():
-                going.result()
+                beating.cancel()
+                await asyncio.gather(going, beating, return_exceptions=True)
 
 
 @asynccontextmanager
