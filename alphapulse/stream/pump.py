@@ -128,8 +128,8 @@ class Pump:
         finally:
             self._busy.pop(exchange, None)
             self._waiting.pop(exchange, None)
-        error = self._broken.pop(exchange)
-        log.warning("ring given up", exchange=exchange, problem=str(error))
+        problem = self._broken.pop(exchange)
+        log.warning("ring given up", exchange=exchange, problem=str(problem))
         self._hub.venue(exchange).lost()
         self._hub.flush()
         self._release(exchange)
