@@ -255,7 +255,8 @@ class Consumer:
     def current(self, exchange: str, symbol: str, version: int) -> bool:
         """Whether the book holds all that this version changed."""
         key = exchange, symbol
-        if key not in self.books:
+        history = self.exchanges[exchange].history
+        if key not in self.books or (self._epochs[key], symbol, version) not in history:
             return False
         return self._cut(key, version) == self.books[key]
 
@@ -344,7 +345,10 @@ class RecordConsumer:
     def current(self, exchange: str, symbol: str, version: int) -> bool:
         """Whether the book holds all that this version changed."""
         book = self.books.get((exchange, symbol))
-        return book is not None and self._equals(exchange, symbol, book, version)
+        history = self.exchanges[exchange].history
+        if book is None or (self.epochs[exchange], symbol, version) not in history:
+            return False
+        return self._equals(exchange, symbol, book, version)
 
     def _record(self, data: bytes) -> None:
         self.records.append(data)

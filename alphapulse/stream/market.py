@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 
+import msgspec
+
 from alphapulse.clock import NO_TIME, monotonic_ns, wall_ns
 from alphapulse.delta import BookView, decode
 from alphapulse.errors import BookError, RecordError
@@ -74,6 +76,8 @@ class Market:
         """Of the book's latest change."""
         self._shared = shared
         self._pool = pool
+        self._placed = True
+        """Whether the instrument is one of the epoch."""
         self._announced: dict[int, bytes] = {}
         """Instrument records of the epoch, by instrument id."""
         self._in_ring: StateChange | None = None
@@ -96,6 +100,10 @@ class Market:
         """The ring is another: what was announced in the one before says nothing any more."""
         self.epoch = epoch
         self._announced.clear()
+        self._placed = False
+        self.made_sequence = 0
+        self.times = self.times._replace(sequence=0)
+        self.state = msgspec.structs.replace(self.state, sequence=0)
 
     def begin(self, state: BookState | None, reason: Reason) -> None:
         """Start over, in a new epoch or after a loss: the book needs a snapshot.
@@ -116,8 +124,10 @@ class Market:
 
     def adopt(self, instrument: Instrument) -> None:
         """An instrument of the symbol is known; the book keeps the scale that it began with."""
+        self._placed = True
         if not self.book.ready:
             self.instrument = instrument
+            self.state = msgspec.structs.replace(self.state, instrument=instrument)
 
     def define(self, instrument: Instrument, record: bytes | None = None) -> None:
         """Announce an instrument of the symbol to those who get records, once.
@@ -270,9 +280,13 @@ class Market:
 
     def remind(self, client: Client) -> None:
         """Tell a subscriber of the book or its state the state as it was told last."""
-        self.define(self.state.instrument)
+        wanted = self._format(client)
+        if wanted == "binary":
+            if not self._placed:
+                return  # nothing can be said of it before its ring has announced it
+            self.define(self.state.instrument)
         view = client.views.get(self)
-        item = told_state(self.state).item(self._format(client))
+        item = told_state(self.state).item(wanted)
         client.send_state(item, view, self.state.state is BookState.LIVE)
 
     def leave(self, client: Client) -> None:
@@ -343,13 +357,15 @@ class Market:
 
     def _tell(self, state: StateChange, record: bytes | None) -> None:
         self.state = state
-        self.define(state.instrument)
+        if record is not None or self._placed:
+            self.define(state.instrument)
         live = state.state is BookState.LIVE
         told = told_state(state, record)
         for look, view in self.views.items():
             if not live:
                 view.halt()
-            view.clients.tell(told.item(look.format), view, live)
+            if self._placed or look.format == "json":
+                view.clients.tell(told.item(look.format), view, live)
         self._tell_others(told)
         self._renewed(state.reason)
 
@@ -382,7 +398,7 @@ class Market:
     def _tell_others(self, told: Told) -> None:
         """Tell the clients of the state that aren't subscribed to the book."""
         for name, group in self.watchers.groups():
-            for client in group:
+            for client in group if self._placed or name == "json" else ():
                 if self not in client.views:
                     client.send(told.item(name))
 

@@ -87,13 +87,6 @@ class Subscriptions:
             return None
         return "json" if "json" in formats else "binary"
 
-    def has_binary(self, exchange: str) -> bool:
-        """Whether records of an exchange are subscribed to as such."""
-        return any(
-            rule.look is not None and rule.look.format == "binary" and key[1] in (None, exchange)
-            for key, rule in self._rules.items()
-        )
-
     def add(self, request: Subscribe) -> None:
         """Subscribe; earlier rules for the same are replaced.
 
