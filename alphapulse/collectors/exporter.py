@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import prometheus_client
 
@@ -16,36 +15,37 @@ EXPORT_SECONDS = 1.0
 
 
 class _Total:
-    """A counter that follows a total kept elsewhere."""
+    """A counter that follows a total kept elsewhere.
 
-    __slots__ = ("_bind", "_child", "_shown")
+    Bound before there is anything to count: the step from no series to 1 is no increase to
+    Prometheus, so that an alert would miss the first incident.
+    """
 
-    def __init__(self, bind: Callable[[], prometheus_client.Counter]) -> None:
-        self._bind = bind
-        self._child: prometheus_client.Counter | None = None
+    __slots__ = ("_child", "_shown")
+
+    def __init__(self, child: prometheus_client.Counter) -> None:
+        self._child = child
         self._shown = 0
 
     def show(self, total: int) -> None:
         """Count what has been added since the last call."""
         if total != self._shown:
-            if self._child is None:
-                self._child = self._bind()
             self._child.inc(total - self._shown)
             self._shown = total
 
 
 class _Symbol:
-    """The metrics of one symbol."""
+    """The metrics of one symbol; ``checked`` where the venue's checksums prove its book."""
 
-    def __init__(self, exchange: str, symbol: str) -> None:
+    def __init__(self, exchange: str, symbol: str, *, checked: bool) -> None:
         labels = {"exchange": exchange, "symbol": symbol}
         self._labels = labels
         self.state = metrics.BOOK_STATE.bind(**labels)
-        self.trades = _Total(lambda: metrics.TRADES_PROCESSED.bind(**labels))
-        self.trade_gaps = _Total(lambda: metrics.BOOK_GAPS.bind(**labels, channel="trades"))
-        self.book_gaps = _Total(lambda: metrics.BOOK_GAPS.bind(**labels, channel="orderbook"))
-        self.checksums = _Total(lambda: metrics.CHECKSUM_FAILURES.bind(**labels))
-        self.malformed = _Total(lambda: metrics.MALFORMED_FRAMES.bind(**labels))
+        self.trades = _Total(metrics.TRADES_PROCESSED.bind(**labels))
+        self.trade_gaps = _Total(metrics.BOOK_GAPS.bind(**labels, channel="trades"))
+        self.book_gaps = _Total(metrics.BOOK_GAPS.bind(**labels, channel="orderbook"))
+        self.checksums = _Total(metrics.CHECKSUM_FAILURES.bind(**labels)) if checked else None
+        self.malformed = _Total(metrics.MALFORMED_FRAMES.bind(**labels))
         self._resyncs: dict[str, _Total] = {}
 
     def resyncs(self, reason: str) -> _Total:
@@ -53,7 +53,7 @@ class _Symbol:
         total = self._resyncs.get(reason)
         if total is None:
             labels = {**self._labels, "reason": reason}
-            total = self._resyncs[reason] = _Total(lambda: metrics.BOOK_RESYNCS.bind(**labels))
+            total = self._resyncs[reason] = _Total(metrics.BOOK_RESYNCS.bind(**labels))
         return total
 
 
@@ -71,8 +71,8 @@ class Exporter:
         self._feed = feed
         self._session = session
         self._sampler = sampler
-        self._frames = _Total(lambda: metrics.WEBSOCKET_MESSAGES.bind(exchange=exchange))
-        self._unknown = _Total(lambda: metrics.MALFORMED_FRAMES.bind(exchange=exchange, symbol=""))
+        self._frames = _Total(metrics.WEBSOCKET_MESSAGES.bind(exchange=exchange))
+        self._unknown = _Total(metrics.MALFORMED_FRAMES.bind(exchange=exchange, symbol=""))
         self._connected = metrics.WEBSOCKET_CONNECTED.bind(exchange=exchange)
         self._symbols: dict[str, _Symbol] = {}
 
@@ -96,14 +96,15 @@ class Exporter:
             shown = self._symbols.get(instrument.symbol)
             if shown is None:
                 shown = self._symbols[instrument.symbol] = _Symbol(
-                    self._exchange, instrument.symbol
+                    self._exchange, instrument.symbol, checked=book.tracker.rule is not None
                 )
             seen = feed.publisher.tally(instrument)
             shown.state.set(int(book.state))
             shown.trades.show(trades[instrument.symbol])
             shown.trade_gaps.show(seen.trade_gaps)
             shown.book_gaps.show(seen.book_gaps)
-            shown.checksums.show(seen.checksums_bad)
+            if shown.checksums is not None:
+                shown.checksums.show(seen.checksums_bad)
             shown.malformed.show(seen.malformed)
             known += seen.malformed
             for reason, count in seen.resyncs.items():
