@@ -535,6 +535,26 @@ cdef class Outbox:
         return 0
 
 
+def check_all(list clients not None, long long now_ns):
+    """Check each client; those that are closed, and how many books were conflated since the last.
+
+    Parameters
+    ----------
+    clients : all of them
+    now_ns : monotonic time
+    """
+    cdef Outbox outbox
+    cdef list closed = []
+    cdef Py_ssize_t conflations = 0
+    for outbox in clients:
+        outbox.check(now_ns)
+        conflations += outbox._conflations
+        outbox._conflations = 0
+        if outbox.closed:
+            closed.append(outbox)
+    return closed, conflations
+
+
 cdef inline Py_ssize_t _hash(PyObject* group) noexcept:
     return <Py_ssize_t>((<uintptr_t>group >> 4) * <uintptr_t>0x9E3779B97F4A7C15 >> 20)
 

@@ -22,6 +22,7 @@ from alphapulse.stream._fanout import (
     Item,
     Outbox,
     Ready,
+    check_all,
 )
 from alphapulse.stream.subscriptions import Subscriptions
 
@@ -42,6 +43,7 @@ __all__ = [
     "Limits",
     "Ready",
     "Sink",
+    "check_all",
 ]
 
 GOING_AWAY = 1001

@@ -11,7 +11,7 @@ from alphapulse.config import ArbitrageSettings
 from alphapulse.errors import RequestError
 from alphapulse.shm import Position, RingReader
 from alphapulse.stream import answers
-from alphapulse.stream.client import Client, Limits, Ready, Sink
+from alphapulse.stream.client import Client, Limits, Ready, Sink, check_all
 from alphapulse.stream.desk import Desk
 from alphapulse.stream.items import event_item
 from alphapulse.stream.requests import Ping, Request, Snapshot, Subscribe, Unsubscribe
@@ -117,13 +117,10 @@ class Hub:
         now_ns = monotonic_ns()
         self._messages.count = self._ready.messages
         self._messages.flush()
-        for client in list(self.clients):
-            client.check(now_ns)
-            conflations = client.take_conflations()
-            if conflations:
-                self._conflations.inc(conflations)
-            if client.closed:
-                self.disconnect(client)
+        closed, conflations = check_all(list(self.clients), now_ns)
+        self._conflations.inc(conflations)
+        for client in closed:
+            self.disconnect(client)
         self.desk.tidy()
 
     def describe(self) -> Mapping[str, object]:
