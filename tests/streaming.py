@@ -8,47 +8,35 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from itertools import count
 from typing import Any
 
-from alphapulse.clock import monotonic_ns
 from alphapulse.delta import (
     Book,
-    BookView,
     ChangeSet,
     Encoder,
     LevelStage,
-    decode,
-    decode_header,
     encode_instrument,
 )
 from alphapulse.model import (
     Action,
-    BookDelta,
     BookSide,
-    BookSnapshot,
     BookState,
     Channel,
-    Event,
     Instrument,
-    InstrumentDefined,
     Reason,
     RecordFlag,
     Side,
-    StateChange,
 )
-from alphapulse.shm import Position, RingReader, RingWriter, ring_id
-from alphapulse.stream.client import Client, Limits
+from alphapulse.shm import RingReader, RingWriter
 from alphapulse.stream.hub import Hub
 from alphapulse.stream.requests import parse_request
 
 Levels = dict[int, int]
 Books = tuple[Levels, Levels]
 """Bids and asks, size by price, scaled."""
-
-LIMITS = Limits(queue_bytes=1 << 20, behind_ns=10_000_000_000, subscriptions=100)
 
 PRICE_PLACES = 2
 SIZE_PLACES = 4
@@ -194,7 +182,7 @@ class Exchange:
         )
 
     def _snapshot(self, symbol: str, reason: Reason, flags: int) -> None:
-        book = _book(*self.books[symbol])
+        book = book_of(*self.books[symbol])
         self._write(
             self._encoder.snapshot(
                 book,
@@ -314,164 +302,8 @@ class Consumer:
         }
 
 
-class RecordConsumer:
-    """A binary client's memory: the same, from records; text messages are kept as they are."""
-
-    def __init__(self, exchanges: Iterable[Exchange] = (), depth: int | None = None) -> None:
-        self.exchanges = {each.exchange: each for each in exchanges}
-        self.depth = depth
-        self.texts: list[dict[str, Any]] = []
-        self.records: list[bytes] = []
-        self.events: list[Event] = []
-        self.books: dict[tuple[str, str], BookView] = {}
-        self.states: dict[tuple[str, str], str] = {}
-        self.epochs: dict[str, int] = {}
-        self._instruments: dict[str, dict[int, Instrument]] = {}
-        self._rings = {ring_id(name): name for name in self.exchanges}
-
-    def take(self, message: str | bytes) -> None:
-        """Take a message."""
-        if isinstance(message, bytes):
-            self._record(message)
-            return
-        text = json.loads(message)
-        self.texts.append(text)
-        if text["type"] == "subscribed":
-            self.epochs.update(text["epochs"])
-        elif text["type"] == "epoch":
-            self.epochs[text["exchange"]] = text["epoch"]
-            self._instruments.pop(text["exchange"], None)
-
-    def current(self, exchange: str, symbol: str, version: int) -> bool:
-        """Whether the book holds all that this version changed."""
-        book = self.books.get((exchange, symbol))
-        history = self.exchanges[exchange].history
-        if book is None or (self.epochs[exchange], symbol, version) not in history:
-            return False
-        return self._equals(exchange, symbol, book, version)
-
-    def _record(self, data: bytes) -> None:
-        self.records.append(data)
-        header = decode_header(data)
-        assert header.length == len(data), "one record a message, without padding"
-        exchange = self._rings[header.ring_id]
-        known = self._instruments.setdefault(exchange, {})
-        event = decode(data, known, exchange)
-        assert event is not None
-        self.events.append(event)
-        if isinstance(event, InstrumentDefined):
-            known[event.instrument.id] = event.instrument
-        elif isinstance(event, StateChange):
-            self.states[exchange, event.instrument.symbol] = event.state.text
-        elif isinstance(event, BookSnapshot | BookDelta):
-            symbol = event.instrument.symbol
-            book = self.books.setdefault((exchange, symbol), BookView())
-            assert isinstance(event, BookSnapshot) or (
-                self.states.get((exchange, symbol), "live") == "live"
-            ), "a delta of a book that isn't live"
-            book.apply(data)
-            assert self._equals(exchange, symbol, book, book.version)
-
-    def _equals(self, exchange: str, symbol: str, book: BookView, version: int) -> bool:
-        epoch = self.epochs[exchange]
-        bids, asks = self.exchanges[exchange].history[epoch, symbol, version]
-        expected = _book(
-            dict(sorted(bids.items(), reverse=True)[: self.depth]),
-            dict(sorted(asks.items())[: self.depth]),
-        )
-        return book.book.digest() == expected.digest()
-
-
-Quotes = dict[Decimal, dict[str, Decimal]]
-"""Who quotes how much, by price."""
-
-
-class ConsolidatedConsumer:
-    """A client's memory of books of all exchanges together.
-
-    Parameters
-    ----------
-    depth : levels a side that were subscribed to; None for all
-    """
-
-    def __init__(self, depth: int | None = None) -> None:
-        self.depth = depth
-        self.events: list[dict[str, Any]] = []
-        self.books: dict[str, dict[str, Quotes]] = {}
-        self.versions: dict[str, int] = {}
-        self.sources: dict[str, dict[str, Any]] = {}
-        self.states: dict[str, str] = {}
-        self._parts: list[dict[str, Any]] = []
-
-    def take(self, message: str | bytes) -> None:
-        """Take a message."""
-        event = json.loads(message, parse_float=Decimal, parse_int=Decimal)
-        self.events.append(event)
-        data = event.get("data", {})
-        if data.get("exchange") != "all":
-            return
-        symbol = data["symbol"]
-        if event["type"] == "orderbook_snapshot":
-            self._snapshot(symbol, data)
-        elif event["type"] == "orderbook_delta":
-            self._delta(symbol, data)
-        elif event["type"] == "state":
-            self.states[symbol] = data["state"]
-
-    def _snapshot(self, symbol: str, data: dict[str, Any]) -> None:
-        self._parts.append(data)
-        if data.get("parts", 1) > len(self._parts):
-            return
-        self.sources[symbol] = data["sources"]
-        self.versions[symbol] = int(data["version"])
-        book: dict[str, Quotes] = {}
-        for name in ("bids", "asks"):
-            levels = [level for part in self._parts for level in part[name]]
-            book[name] = {price: who for price, _, who in levels}
-            assert list(book[name]) == sorted(book[name], reverse=name == "bids")
-            for _, total, who in levels:
-                assert who
-                assert total == sum(who.values())
-        self.books[symbol] = book
-        self._parts = []
-
-    def _delta(self, symbol: str, data: dict[str, Any]) -> None:
-        assert data["prev_version"] == self.versions[symbol], "a hole or a repeat"
-        assert data["changes"]
-        self.versions[symbol] = int(data["version"])
-        for change in data["changes"]:
-            side = self.books[symbol][f"{change['side']}s"]
-            price, who = change["price"], change["exchanges"]
-            assert change["volume"] == sum(who.values())
-            assert side.get(price) != who, "a change that changes nothing"
-            assert change["action"] == (
-                "remove" if not who else "update" if price in side else "add"
-            )
-            if who:
-                side[price] = who
-            else:
-                del side[price]
-        if self.depth is not None:
-            assert all(len(side) <= self.depth for side in self.books[symbol].values())
-
-
-def consolidated(
-    books: dict[str, tuple[Instrument, Books]], depth: int | None
-) -> dict[str, Quotes]:
-    """The sum of exchanges' books, best first."""
-    sides: list[Quotes] = [{}, {}]
-    for exchange, (instrument, levels) in books.items():
-        for side, own in zip(sides, levels, strict=True):
-            for price, size in own.items():
-                side.setdefault(instrument.price(price), {})[exchange] = instrument.size(size)
-    bids, asks = sides
-    return {
-        "bids": {price: bids[price] for price in sorted(bids, reverse=True)[:depth]},
-        "asks": {price: asks[price] for price in sorted(asks)[:depth]},
-    }
-
-
-def _book(bids: Levels, asks: Levels) -> Book:
+def book_of(bids: Levels, asks: Levels) -> Book:
+    """A native book of plain levels."""
     stage = LevelStage()
     for side, levels in zip(BookSide, (bids, asks), strict=True):
         for price, size in levels.items():
@@ -505,8 +337,8 @@ def unframed(data: bytes) -> Iterator[str | bytes]:
 class Inbox:
     """A client's connection without a socket: takes what it is given unless it is paused."""
 
-    def __init__(self, consumer: Consumer | RecordConsumer | ConsolidatedConsumer) -> None:
-        self.consumer: Any = consumer
+    def __init__(self, consumer: Any) -> None:
+        self.consumer = consumer
         self.paused = False
         self.writes = 0
         self.bytes = 0
@@ -531,11 +363,6 @@ def request(**fields: Any) -> Any:
     return parse_request(json.dumps(fields).encode(), 100)
 
 
-def reopened(prefix: str) -> Callable[[str, Position], RingReader]:
-    """What opens rings for a hub whose clients resume."""
-    return lambda exchange, start: RingReader(exchange, prefix=prefix, start=start)
-
-
 def feed(hub: Hub, reader: RingReader, limit: int = 1024) -> None:
     """Hand over to the hub all that the ring holds."""
     venue = hub.venue(reader.venue)
@@ -544,59 +371,3 @@ def feed(hub: Hub, reader: RingReader, limit: int = 1024) -> None:
     while batch := reader.read(limit):
         venue.take(batch, lambda: reader.states)
         hub.flush()
-
-
-class BookStage:
-    """A hub that reads one exchange's ring, and its clients."""
-
-    def __init__(self, prefix: str, **options: Any) -> None:
-        self.prefix = prefix
-        self.exchange = Exchange(prefix, **options)
-        self.hub = Hub(["coinbase", "kraken"], LIMITS, open_ring=reopened(prefix))
-        self.reader = RingReader("kraken", prefix=prefix)
-        self.feed()
-
-    def __enter__(self) -> BookStage:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.reader.close()
-        self.exchange.writer.close()
-
-    def feed(self) -> None:
-        """Hand over to the hub what the exchange has written."""
-        feed(self.hub, self.reader)
-
-    def texts(self, **fields: Any) -> tuple[Client, Consumer]:
-        """A client that subscribes to JSON."""
-        consumer = Consumer([self.exchange], _depth(fields))
-        return self._client(consumer, fields), consumer
-
-    def records(self, **fields: Any) -> tuple[Client, RecordConsumer]:
-        """A client that subscribes to records."""
-        consumer = RecordConsumer([self.exchange], _depth(fields))
-        return self._client(consumer, {"format": "binary", **fields}), consumer
-
-    def ask(self, client: Client, **fields: Any) -> None:
-        """Send a request."""
-        self.hub.request(client, request(**fields))
-        self.hub.flush()
-
-    def conflate(self, client: Client) -> None:
-        """Find a client that takes nothing too far behind."""
-        client.check(monotonic_ns() + LIMITS.behind_ns * 3 // 4)
-
-    def resume(self, client: Client) -> None:
-        """The client takes data again."""
-        client.resume(monotonic_ns())
-        self.hub.flush()
-
-    def _client(self, consumer: Consumer | RecordConsumer, fields: dict[str, Any]) -> Client:
-        client = self.hub.connect(Inbox(consumer))
-        self.ask(client, type="subscribe", **fields)
-        return client
-
-
-def _depth(fields: dict[str, Any]) -> int | None:
-    depth = fields.get("depth")
-    return depth if isinstance(depth, int) else None

@@ -33,7 +33,7 @@ def test_impossible_prefix(prefix: str) -> None:
         names.ring_name(prefix, "kraken")
 
 
-@pytest.mark.parametrize("venue", ["", "a.b", "a/b", "x" * 64, "Kraken", "readers~1"])
+@pytest.mark.parametrize("venue", ["", "a.b", "a/b", "x" * 64, "Kraken", "readers~1", "all"])
 def test_impossible_venue(venue: str) -> None:
     with pytest.raises(ValueError, match="venue"):
         names.ring_name("alphapulse", venue)

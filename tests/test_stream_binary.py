@@ -18,7 +18,8 @@ from alphapulse.model import (
     RecordType,
 )
 from alphapulse.shm import RingReader
-from tests.streaming import BookStage, RecordConsumer
+from tests.stream_consumers import RecordConsumer
+from tests.stream_stage import BookStage
 
 BID, ASK = BookSide
 

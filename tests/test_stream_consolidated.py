@@ -15,15 +15,9 @@ from alphapulse.model import BookSide, BookState, Reason
 from alphapulse.shm import RingReader
 from alphapulse.stream.client import Client
 from alphapulse.stream.hub import Hub
-from tests.streaming import (
-    LIMITS,
-    ConsolidatedConsumer,
-    Exchange,
-    Inbox,
-    consolidated,
-    feed,
-    request,
-)
+from tests.stream_consumers import ConsolidatedConsumer, consolidated
+from tests.stream_stage import LIMITS
+from tests.streaming import Exchange, Inbox, feed, request
 
 BID, ASK = BookSide
 PLACES = {"binance_us": (2, 5), "coinbase": (1, 8), "kraken": (3, 4)}

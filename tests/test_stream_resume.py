@@ -14,14 +14,9 @@ from alphapulse.model import BookSide, BookState, Reason, RecordFlag, RecordType
 from alphapulse.stream.client import Client
 from alphapulse.stream.hub import Hub
 from alphapulse.stream.resume import PORTION
-from tests.streaming import (
-    LIMITS,
-    BookStage,
-    Consumer,
-    Inbox,
-    RecordConsumer,
-    request,
-)
+from tests.stream_consumers import RecordConsumer
+from tests.stream_stage import LIMITS, BookStage
+from tests.streaming import Consumer, Inbox, request
 
 BID, ASK = BookSide
 

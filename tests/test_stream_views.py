@@ -14,7 +14,8 @@ from alphapulse.delta import decode_header
 from alphapulse.model import BookDelta, BookSide, BookState, Reason, RecordFlag
 from alphapulse.stream.requests import Look
 from alphapulse.stream.timetable import Timetable
-from tests.streaming import BookStage, Consumer
+from tests.stream_stage import BookStage
+from tests.streaming import Consumer
 
 BID, ASK = BookSide
 

@@ -23,7 +23,8 @@ from alphapulse.model import (
     RecordType,
     StateChange,
 )
-from tests.streaming import Consumer, Exchange, RecordConsumer
+from tests.stream_consumers import RecordConsumer
+from tests.streaming import Consumer, Exchange
 from tests.test_stream_server import Served, holds, on_uvloop, serving
 
 BID, ASK = BookSide

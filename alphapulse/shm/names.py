@@ -17,6 +17,9 @@ FOLDER = Path("/dev/shm")
 DEFAULT_PREFIX = "alphapulse"
 
 _RING_IDS = {"coinbase": 1, "kraken": 2, "binance_us": 3}
+RESERVED = "all"
+"""No venue is called so."""
+
 _PREFIX = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _VENUE = re.compile(r"[a-z0-9_]{1,63}")
 
@@ -33,12 +36,15 @@ def ring_name(prefix: str, venue: str) -> str:
     Raises
     ------
     ValueError
-        the prefix or the venue has characters that names of segments can't have
+        the prefix or the venue has characters that names of segments can't have, or the venue is
+        called ``all``, which stands for all of them
     """
     if not _PREFIX.fullmatch(prefix):
         raise ValueError(f"ring prefix {prefix!r}: letters, digits, - and _ only, 64 at most")
     if not _VENUE.fullmatch(venue):
         raise ValueError(f"venue {venue!r}: lower-case letters, digits and _ only, 63 at most")
+    if venue == RESERVED:
+        raise ValueError(f"venue {venue!r}: the name stands for all venues together")
     return f"{prefix}.{venue}"
 
 
@@ -71,4 +77,4 @@ def venues(prefix: str) -> list[str]:
     """Venues that have a ring under this prefix, dead or alive, in alphabetical order."""
     start = f"{prefix}."
     tails = (path.name.removeprefix(start) for path in FOLDER.glob(f"{start}*"))
-    return sorted(tail for tail in tails if _VENUE.fullmatch(tail))
+    return sorted(tail for tail in tails if _VENUE.fullmatch(tail) and tail != RESERVED)

@@ -155,7 +155,7 @@ class Desk:
         self.timetable.run(now_ns)
         more = False
         for replays in list(self._replays.values()):
-            for replay in replays:
+            for replay in replays[:]:
                 progress = replay.step()
                 if progress is Progress.MORE:
                     more = True
