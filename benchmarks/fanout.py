@@ -89,7 +89,9 @@ def _busy(session: Session, stage: Stage, others: Sequence[Server | Absent]) -> 
     for symbols, name in ((10, "same-10"), (100, "10-of-100")):
         case = Case(clients=1000, symbols=symbols)
         measure = _busy_round(stage, case)
-        rows += _compare(session, f"fanout/busy/1000-clients/{name}", BUSY, measure, others)
+        title = f"fanout/busy/1000-clients/{name}"
+        rows += _compare(session, title, BUSY, measure, others)
+        rows += session.compare(f"{title}/binary", BUSY, _contestant(ours("binary"), measure))
     session.show("fanout: as much as a server delivers, 1,000 clients on 10 symbols each", rows)
 
 
@@ -101,7 +103,7 @@ def _many(session: Session, stage: Stage, others: Sequence[Server | Absent]) -> 
         if problem is not None:
             progress(f"fanout/many/{name}: left out, {problem}")
             return
-        measure = _many_round(stage, case)
+        measure = many_round(stage, case)
         title = f"fanout/many/5000-clients/{name}"
         rows += _compare(session, title, MANY, measure, others, rounds=min(session.rounds, 3))
     session.show("fanout: 5,000 clients, 20 updates/s each", rows)
@@ -144,18 +146,17 @@ def _compare(
     others: Sequence[Server | Absent],
     rounds: int | None = None,
 ) -> list[Row]:
-    def contestant(server: Server) -> Contestant:
-        return Contestant(
-            server.name, lambda seconds: measure(server, seconds), version=server.version
-        )
-
     return session.compare(
         name,
         metrics,
-        contestant(ours()),
-        [one if isinstance(one, Absent) else contestant(one) for one in others],
+        _contestant(ours(), measure),
+        [one if isinstance(one, Absent) else _contestant(one, measure) for one in others],
         rounds=rounds,
     )
+
+
+def _contestant(server: Server, measure: Callable[[Server, float], Figures]) -> Contestant:
+    return Contestant(server.name, lambda seconds: measure(server, seconds), server.version)
 
 
 def _busy_round(stage: Stage, case: Case) -> Callable[[Server, float], Figures]:
@@ -174,7 +175,8 @@ def _busy_round(stage: Stage, case: Case) -> Callable[[Server, float], Figures]:
     return measure
 
 
-def _many_round(stage: Stage, case: Case) -> Callable[[Server, float], Figures]:
+def many_round(stage: Stage, case: Case) -> Callable[[Server, float], Figures]:
+    """A round of `seconds`, ten times over."""
     rate = _RATE_EACH * case.symbols / case.each
     even = case.symbols == case.each  # at random times two bursts to all clients may coincide
 
@@ -185,7 +187,7 @@ def _many_round(stage: Stage, case: Case) -> Callable[[Server, float], Figures]:
                 running.settle(running.feed(_WARM_SECONDS, rate=rate, even=even))
                 running.phase("measured")
                 before = running.cpu_seconds()
-                done = running.feed(max(10 * seconds, 5.0), rate=rate, even=even)
+                done = running.feed(10 * seconds, rate=rate, even=even)
                 running.settle(done)
                 cpu = running.cpu_seconds() - before
                 memory = pss_bytes(running.pid) - alone

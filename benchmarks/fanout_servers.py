@@ -86,14 +86,19 @@ def ours(format: Format = "json", **settings: object) -> Server:  # noqa: A002
 
 
 @contextmanager
-def peers() -> Iterator[list[Server | Absent]]:
-    """The others; what has to be installed for them is removed in the end."""
+def peers(*, node: bool = True) -> Iterator[list[Server | Absent]]:
+    """The others; what has to be installed for them is removed in the end.
+
+    Parameters
+    ----------
+    node : install and start what runs on Node.js
+    """
     with tempfile.TemporaryDirectory(prefix="apbench-") as folder:
         yield [
             _python("websockets", "websockets broadcast()", "websockets"),
             _python("starlette", "Starlette on uvicorn", "starlette", "uvicorn"),
             _python("picows", "picows", "picows"),
-            _node(folder),
+            *([_node(folder)] if node else []),
         ]
 
 
