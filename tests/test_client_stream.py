@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -44,8 +45,10 @@ from alphapulse.model import (
     StateChange,
     Trade,
 )
+from alphapulse.shm import remove_dead
 from tests.clients import PATIENCE_SECONDS, ServerThread, exact, server_thread
 from tests.streaming import Exchange
+from tests.support import ROOT
 
 BID, ASK = BookSide
 QUICK: dict[str, Any] = {"retry_seconds": 0.01, "max_retry_seconds": 0.05}
@@ -203,6 +206,90 @@ async def test_what_the_ring_no_longer_holds_is_a_gap(ring_prefix: str, format_:
             finally:
                 await client.close()
                 await asyncio.to_thread(successor.stop)
+
+
+@FORMATS
+async def test_a_collector_is_replaced_while_the_connection_is_lost(
+    server: ServerThread, exchange: Exchange, ring_prefix: str, format_: Any
+) -> None:
+    async with StreamClient(server.url, format=format_, **QUICK) as client:
+        await client.subscribe(["trades", "orderbook"], "kraken", "BTC-USD", depth="full")
+        taken = Taken(client, exchange)
+        exchange.trade("BTC-USD")
+        await taken.have(BookSnapshot, 1)
+        await taken.have(Trade, 1)
+        await asyncio.to_thread(server.stop)
+        await taken.until(a(Disconnected))
+        exchange.writer.close()
+        with Exchange(ring_prefix, symbols=("ETH-USD", "BTC-USD")) as after:
+            after.reset("BTC-USD", {777: 7}, {})
+            taken.exchange = after
+            successor = await asyncio.to_thread(ServerThread, ring_prefix, server.port)
+            try:
+                await taken.until(a(BookSnapshot))
+                back = await taken.have(Reconnected, 1)
+                assert back[0].resumed == {"kraken": "snapshot"}
+                gap = (await taken.have(Gap, 1))[0]
+                assert (gap.channel, gap.reason) == (Channel.RING, Reason.RESTARTED)
+                after.trade("BTC-USD")
+                after.change("BTC-USD", (BID, 778, 1))
+                await taken.version()
+                await taken.have(Trade, 2)
+                assert client.books["kraken", "BTC-USD"].epoch == after.epoch
+            finally:
+                await client.close()
+                await asyncio.to_thread(successor.stop)
+
+
+@FORMATS
+async def test_records_of_a_killed_collector_come_before_its_successors(
+    ring_prefix: str, format_: Any
+) -> None:
+    pipe = asyncio.subprocess.PIPE
+    collector = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.stream_processes", "venue", ring_prefix),
+        cwd=ROOT,
+        stdin=pipe,
+        stdout=pipe,
+    )
+    assert collector.stdin is not None
+    assert collector.stdout is not None
+    epoch = int(await collector.stdout.readline())
+    server = await asyncio.to_thread(ServerThread, ring_prefix)
+    successor = server
+    client = StreamClient(server.url, format=format_, **QUICK)
+    try:
+        await client.open()
+        await client.subscribe("orderbook", depth="full")
+        seen: list[StreamEvent] = [await anext(client)]
+        while not isinstance(seen[-1], BookSnapshot):
+            seen.append(await anext(client))
+        assert client.books["kraken", "BTC-USD"].epoch == epoch
+        await asyncio.to_thread(server.stop)
+        collector.stdin.write(b"\n")
+        missed = int(await collector.stdout.readline())
+        collector.kill()
+        await collector.wait()
+        with Exchange(ring_prefix) as after:
+            after.reset("BTC-USD", {777: 7}, {})
+            successor = await asyncio.to_thread(ServerThread, ring_prefix, server.port)
+            while client.books["kraken", "BTC-USD"].epoch != after.epoch:
+                seen.append(await asyncio.wait_for(anext(client), PATIENCE_SECONDS))
+            changes = [event.version for event in seen if isinstance(event, BookDelta)]
+            assert changes == [missed]
+            reasons = [event.reason for event in seen if isinstance(event, StateChange)]
+            assert Reason.RESTARTED in reasons
+            assert BookState.INVALID not in [getattr(event, "state", None) for event in seen]
+            after.change("BTC-USD", (BID, 778, 1))
+            taken = Taken(client, after)
+            await taken.version()
+    finally:
+        await client.close()
+        await asyncio.to_thread(successor.stop)
+        if collector.returncode is None:
+            collector.kill()
+        await collector.communicate()
+        remove_dead(prefix=ring_prefix)
 
 
 async def test_views_of_limited_depth_begin_anew(server: ServerThread, exchange: Exchange) -> None:
@@ -366,6 +453,8 @@ class FalseServer:
         self.requests: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.sockets: asyncio.Queue[ServerConnection] = asyncio.Queue()
         self.url = ""
+        self.sequence: int | None = 0
+        """Where its ring is, if it says so."""
         self.mute: set[str] = set()
         """Types of requests that aren't answered."""
 
@@ -385,7 +474,7 @@ class FalseServer:
             return
 
     async def answer(self, socket: ServerConnection, request: dict[str, Any]) -> None:
-        resumed = {"resumed": {"kraken": "records"}} if "resume" in request else {}
+        resumed = {"resumed": dict.fromkeys(request.get("resume", ()), "records")}
         answer = {
             "type": "subscribed",
             "channels": request["channels"],
@@ -394,7 +483,7 @@ class FalseServer:
             "format": "json",
             "depth": "full",
             "epochs": {"kraken": 7},
-            "sequences": {"kraken": 0},
+            "sequences": {} if self.sequence is None else {"kraken": self.sequence},
             "waiting": [],
             **resumed,
         }
@@ -547,6 +636,19 @@ async def test_a_granted_subscription_that_is_refused_later_is_raised() -> None:
             await anext(client)
         with pytest.raises(RequestError, match="gone"):
             await client.subscribe("trades")
+
+
+async def test_where_nothing_can_be_resumed_the_client_tells_a_gap() -> None:
+    async with false_server() as false, StreamClient(false.url, format="json", **QUICK) as client:
+        false.sequence = None
+        await client.subscribe("trades")
+        await (await false.sockets.get()).close(1001)
+        assert isinstance(await anext(client), Disconnected)
+        gap = await anext(client)
+        assert isinstance(gap, Gap)
+        assert (gap.exchange, gap.symbol, gap.count) == ("kraken", None, None)
+        assert (gap.channel, gap.reason) == (Channel.RING, Reason.DISCONNECTED)
+        assert isinstance(await anext(client), Reconnected)
 
 
 async def test_requests_too_many_are_made_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,11 +109,10 @@ class Desk:
             shared.asked = False
         self.wanted.clear()
 
-    def restarted(self, exchange: str) -> None:
-        """The exchange has a new ring; its books begin anew, and sequences count from 1."""
-        self.forget_trades(exchange)
+    def restarted(self, exchange: str, epoch: int) -> None:
+        """What follows is of this epoch; books of another one begin anew."""
         for book in self.shelf.values():
-            if book.exchange == exchange and book.live:
+            if book.exchange == exchange and book.live and book.epoch != epoch:
                 book.tell(BookState.STALE, Reason.RESTARTED)
 
     def subscribed(

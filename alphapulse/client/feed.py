@@ -112,8 +112,7 @@ class Feed:
         for exchange, epoch in message.epochs.items():
             # Records that were missed are of the epoch in which the connection was lost, until
             # the server says that the next one begins.
-            if exchange not in resumed:
-                self._records.begin(exchange, epoch)
+            if exchange not in resumed and self._records.begin(exchange, epoch):
                 self._desk.forget_trades(exchange)
         if "trades" in message.channels:
             self._desk.resumed_trades(resumed)
@@ -122,8 +121,9 @@ class Feed:
             self._desk.subscribed(message.exchanges, message.symbols, resumed if goes_on else set())
 
     def _new_epoch(self, exchange: str, epoch: int) -> None:
-        self._records.begin(exchange, epoch)
-        self._desk.restarted(exchange)
+        if self._records.begin(exchange, epoch):
+            self._desk.forget_trades(exchange)
+            self._desk.restarted(exchange, epoch)
 
 
 _KNOWN = frozenset(

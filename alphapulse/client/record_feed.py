@@ -29,11 +29,13 @@ class Ring:
         self.epoch = 0
         self.instruments: dict[int, Instrument] = {}
 
-    def begin(self, epoch: int) -> None:
-        """Ids have another meaning in another epoch."""
-        if epoch != self.epoch:
-            self.epoch = epoch
-            self.instruments.clear()
+    def begin(self, epoch: int) -> bool:
+        """Ids have another meaning in another epoch; whether it is another."""
+        if epoch == self.epoch:
+            return False
+        self.epoch = epoch
+        self.instruments.clear()
+        return True
 
 
 class RecordFeed:
@@ -48,9 +50,9 @@ class RecordFeed:
         self._desk = desk
         self._rings: dict[int, Ring] = {}
 
-    def begin(self, exchange: str, epoch: int) -> None:
-        """The exchange's records are of this epoch from now on."""
-        self._ring(exchange).begin(epoch)
+    def begin(self, exchange: str, epoch: int) -> bool:
+        """The exchange's records are of this epoch from now on; whether it is another."""
+        return self._ring(exchange).begin(epoch)
 
     def take(self, record: bytes) -> list[StreamEvent]:
         """Events of a record; none for instruments and for records that say nothing new.

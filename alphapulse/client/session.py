@@ -146,7 +146,11 @@ class Session:
         ------
         RequestError, AnswerTimeout, ClientClosed
         """
-        answer = await self.ask(request)
+        asked = request
+        if isinstance(request, Subscribe) and not _RESUMABLE.isdisjoint(request.channels):
+            # Begins now, and has new epochs told, without which nothing could be resumed.
+            asked = msgspec.structs.replace(request, resume={})
+        answer = await self.ask(asked)
         assert answer is not None
         self._wishes.add(request)
         self._unsettle()
