@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -353,6 +354,21 @@ async def test_a_token_is_needed_where_the_server_wants_one(
         with pytest.raises(HandshakeRefused) as missing:
             await StreamClient(server.url.replace("/ws", "/wss"), token="s3cret").open()
         assert missing.value.status == 404
+
+
+async def test_an_encrypted_connection(ring_prefix: str, exchange: Exchange) -> None:
+    folder = ROOT / "tests" / "data" / "tls"
+    certificate = str(folder / "certificate.pem")
+    with server_thread(
+        ring_prefix, tls_certificate=certificate, tls_key=str(folder / "key.pem")
+    ) as server:
+        url = f"wss://localhost:{server.port}/ws"
+        with pytest.raises(ConnectionFailed, match="certificate"):
+            await StreamClient(url).open()
+        context = ssl.create_default_context(cafile=certificate)
+        async with StreamClient(url, ssl_context=context, format="json") as client:
+            await client.subscribe("orderbook", symbols="BTC-USD", depth="full")
+            await Taken(client, exchange).until(a(BookSnapshot))
 
 
 async def test_a_refusal_names_the_problem(server: ServerThread) -> None:
