@@ -147,8 +147,12 @@ class History(Protocol):
         limit: int | None = None,
         *,
         newest: bool = False,
+        beyond: OrderKey | None = None,
     ) -> list[TradeRow]:
-        """Trades in the order of (time, id); with a limit the first ones, or the newest ones."""
+        """Trades in the order of (time, id); with a limit the first ones, or the newest ones.
+
+        With `beyond` only those after this place in the order, or before it if `newest`.
+        """
         ...
 
     async def read_bars(
@@ -243,6 +247,17 @@ def overrun_row(overrun: Overrun, since_ns: int, seen_ns: int) -> GapRow:
         since_ns=since_ns,
         received_ns=seen_ns,
     )
+
+
+def narrowed(
+    start_ns: int | None, end_ns: int | None, beyond: OrderKey | None, newest: bool
+) -> tuple[int | None, int | None]:
+    """The times between which the trades lie that `History.read_trades` is asked for."""
+    if beyond is None:
+        return start_ns, end_ns
+    if newest:
+        return start_ns, beyond[0] if end_ns is None else min(end_ns, beyond[0])
+    return beyond[0] if start_ns is None else max(start_ns, beyond[0]), end_ns
 
 
 def in_order(rows: Sequence[TradeRow]) -> list[TradeRow]:

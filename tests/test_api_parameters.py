@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
 
-from alphapulse.api.parameters import Parameters
+from alphapulse.api.parameters import END_TIME, START_TIME, Limits, Parameters
 from alphapulse.api.problems import Problem
 from alphapulse.fixed import format_decimal
 
@@ -22,7 +22,7 @@ def start_of(text: str, *, escaped: bool = True) -> int | None:
     value = quote(text) if escaped else text
     query = f"start_time={value}".encode()
     request = Request({"type": "http", "query_string": query, "headers": []})
-    return Parameters(request, "start_time", "end_time").span()[0]
+    return Parameters(request, (START_TIME, END_TIME), Limits(most=1)).span()[0]
 
 
 @given(st.integers(-(2**63) + 1, 2**63 - 1))

@@ -43,13 +43,15 @@ class TradeItem(msgspec.Struct, kw_only=True):
     trade_id: str
 
 
-class TradesBody(msgspec.Struct, kw_only=True):
+class TradesBody(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Body of ``/trades``."""
 
     data: list[TradeItem]
     symbol: str
     exchange: str
     count: int
+    next: str | None = None
+    """Where the next page is, if there is one."""
     processing_time_ms: float
 
 
@@ -65,7 +67,7 @@ class BarItem(msgspec.Struct, kw_only=True):
     trades: int
 
 
-class BarsBody(msgspec.Struct, kw_only=True):
+class BarsBody(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Body of ``/ohlcv``."""
 
     data: list[BarItem]
@@ -73,6 +75,8 @@ class BarsBody(msgspec.Struct, kw_only=True):
     exchange: str
     interval: str
     count: int
+    next: str | None = None
+    """Where the next page is, if there is one."""
     processing_time_ms: float
 
 
@@ -143,6 +147,83 @@ class SummaryBody(msgspec.Struct, kw_only=True):
     record_count_by_symbol: dict[str, int]
 
 
+class Compression(msgspec.Struct, kw_only=True):
+    """How much smaller records of changes are than records of whole books."""
+
+    updates: int
+    update_bytes: int
+    snapshots: int
+    snapshot_bytes: int
+    ratio: float | None
+    """Mean size of a snapshot by that of an update, null where either is unknown."""
+
+
+class Distribution(msgspec.Struct, kw_only=True):
+    """Of a number of observations; null where there is none."""
+
+    count: int
+    mean: float | None
+    p50: float | None
+    p95: float | None
+    p99: float | None
+    max: float | None
+
+
+class SeriesStats(msgspec.Struct, kw_only=True):
+    """Statistics of one exchange's symbol."""
+
+    exchange: str
+    symbol: str
+    compression: Compression
+    changes_per_update: Distribution
+    stage_latency_us: dict[str, Distribution]
+
+
+class ReaderStats(msgspec.Struct, kw_only=True):
+    """A ring's reader as it describes itself."""
+
+    pid: int
+    epoch: int
+    sequence: int
+    lag: int
+    sleeping: bool
+
+
+class RingStats(msgspec.Struct, kw_only=True):
+    """A ring in shared memory."""
+
+    exchange: str
+    name: str
+    epoch: int
+    pid: int
+    alive: bool
+    stuck: bool
+    size_bytes: int
+    position: int
+    sequence: int
+    instruments: int
+    heartbeat: OptionalNumber
+    created: OptionalNumber
+    memory_bytes: int
+    problem: str | None
+    readers: list[ReaderStats]
+
+
+class StatsBody(msgspec.Struct, kw_only=True):
+    """Body of ``/stats``."""
+
+    exchange: str | None
+    symbol: str | None
+    since: Number
+    """From when on the rings' records are counted here."""
+    compression: Compression
+    changes_per_update: Distribution
+    stage_latency_us: dict[str, Distribution]
+    series: list[SeriesStats]
+    rings: list[RingStats]
+    processing_time_ms: float
+
+
 class StoreHealth(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Whether the store answers."""
 
@@ -157,7 +238,7 @@ class CollectorHealth(msgspec.Struct, kw_only=True, omit_defaults=True):
     problem: str | None = None
     epoch: int | None = None
     sequence: int | None = None
-    heartbeat: OptionalNumber = NULL
+    heartbeat: OptionalNumber
     books: dict[str, int]
     """How many are in which state."""
 

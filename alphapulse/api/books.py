@@ -8,27 +8,30 @@ from operator import attrgetter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from alphapulse.api.answers import json_response
 from alphapulse.api.bodies import BookBody, PriceLevel, VenueBook, number, seconds
 from alphapulse.api.context import Context, elapsed_ms
 from alphapulse.api.market import LiveBook
-from alphapulse.api.parameters import Parameters, path_symbol
-from alphapulse.api.trades import DEFAULT_EXCHANGE, json_response
+from alphapulse.api.parameters import Count, Exchange, Parameters, path_symbol
+from alphapulse.api.trades import DEFAULT_EXCHANGE
 from alphapulse.model import BookState, Instrument, Level, Reason
 
 ALL = "all"
 """Instead of an exchange: the books of all of them, added up."""
-DEFAULT_DEPTH = 50
+
+EXCHANGE = Exchange(
+    "exchange", "Whose book; `all` adds up all venues'.", default=DEFAULT_EXCHANGE, others=(ALL,)
+)
+DEPTH = Count("depth", "Most levels a side.", default=50)
 
 # The state of books of which none is live: the one nearest to being live.
 _NEAREST = (BookState.LIVE, BookState.SYNCING, BookState.STALE, BookState.INVALID)
 
 
-async def orderbook(context: Context, request: Request) -> Response:
+async def orderbook(context: Context, request: Request, query: Parameters) -> Response:
     """The live book; one that isn't live is answered without levels, and with its state."""
-    query = Parameters(request, "exchange", "depth")
     symbol = path_symbol(request)
-    exchange = query.text("exchange", DEFAULT_EXCHANGE)
-    depth = query.count("depth", DEFAULT_DEPTH, context.settings.api.max_limit)
+    exchange, depth = query[EXCHANGE], query[DEPTH]
     if exchange == ALL:
         await context.check_symbol(symbol, None)
         await context.markets.catch_up()

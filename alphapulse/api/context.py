@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from starlette.requests import Request
 
 from alphapulse.api.crossings import Crossings
 from alphapulse.api.market import LiveMarkets
+from alphapulse.api.parameters import Limits
 from alphapulse.api.problems import Problem, bad
 from alphapulse.arbitrage import Terms
+from alphapulse.clock import wall_ns
 from alphapulse.config import Settings
 from alphapulse.history import History, SeriesSummary
 from alphapulse.repository import MarketDataRepository
+
+if TYPE_CHECKING:
+    from alphapulse.api.endpoints import Endpoint
 
 STARTED = "alphapulse.started"
 """Key of the scope under which the time of a request's arrival is."""
@@ -38,6 +44,10 @@ class Context:
         self.settings = settings
         self.history = history
         self.markets = markets
+        self.started_ns = wall_ns()
+        self.limits = Limits(settings.api.max_limit)
+        self.endpoints: Sequence[Endpoint] = ()
+        """What is served; `create_app` sets it."""
         self.crossings = Crossings(Terms.from_settings(settings.arbitrage), markets)
 
     async def exchanges(self) -> list[str]:

@@ -22,8 +22,12 @@ from alphapulse.log import get_logger
 PATH = "alphapulse.path"
 """Key of the scope under which the path's pattern is, once it was found."""
 
-OPEN_PATHS = frozenset({"/health/live", "/health/ready"})
-"""These say nothing but whether all is well, and need no token."""
+OPEN_PATHS = frozenset({"/docs", "/health/live", "/health/ready"})
+"""These say nothing but whether all is well, or nothing of this installation; no token needed."""
+
+MAX_BODY_BYTES = 65536
+"""No path takes a body; a request with a larger one isn't read to its end."""
+MAX_QUERY_BYTES = 8192
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -79,6 +83,7 @@ class Guard:
                 "Host: this name isn't served; names besides localhost go into api.allowed_hosts",
                 "Host",
             )
+        _check_size(scope, headers)
         if self._token and scope["path"] not in OPEN_PATHS:
             self._check_token(headers.getlist("authorization"))
 
@@ -93,6 +98,21 @@ class Guard:
             "Authorization: a token is needed; send Authorization: Bearer TOKEN",
             "Authorization",
             {"WWW-Authenticate": "Bearer"},
+        )
+
+
+def _check_size(scope: Scope, headers: Headers) -> None:
+    length = headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
+        raise Problem(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            f"Content-Length: no path takes a body, let alone one of over {MAX_BODY_BYTES} B",
+            "Content-Length",
+            {"Connection": "close"},
+        )
+    if len(scope["query_string"]) > MAX_QUERY_BYTES:
+        raise Problem(
+            HTTPStatus.REQUEST_URI_TOO_LONG, f"the query is longer than {MAX_QUERY_BYTES} bytes"
         )
 
 

@@ -7,6 +7,7 @@ import contextlib
 from typing import NamedTuple
 
 from alphapulse import metrics
+from alphapulse.api.traffic import Traffic
 from alphapulse.clock import wall_ns
 from alphapulse.delta import BookView, LevelStage, decode
 from alphapulse.errors import BookError, RecordError, RingError, RingNotFound
@@ -96,6 +97,8 @@ class Ring:
         self._published_ns = self.reader.heartbeat_ns
         self._books: dict[str, _Book] = {}
         self._changed: dict[str, None] = {}
+        self.traffic: dict[str, Traffic] = {}
+        """By symbol."""
         self._lag = metrics.RING_LAG.bind(service=_SERVICE, exchange=venue)
         self._overruns = metrics.RING_OVERRUNS.bind(service=_SERVICE, exchange=venue)
 
@@ -214,11 +217,18 @@ class Ring:
     def _take_record(self, record: RawRecord, batch: Batch) -> None:
         if record.type in (RecordType.SNAPSHOT, RecordType.DELTA):
             book = self._book_of(record, batch)
+            traffic = self._traffic_of(record, batch)
+            if record.type == RecordType.SNAPSHOT:
+                traffic.take_snapshot(record)
+            else:
+                traffic.take_update(record)
             if record.type == RecordType.SNAPSHOT or book.view.ready:
                 book.view.apply(record.data)
                 book.timely = record.type == RecordType.DELTA
             if record.type == RecordType.SNAPSHOT and book.view.reason is not Reason.REPEATED:
                 book.reason = book.view.reason
+        elif record.type == RecordType.TRADE:
+            self._traffic_of(record, batch).take_trade(record)
         elif record.type == RecordType.STATE:
             event = decode(record.data, batch.instruments, self.venue)
             if isinstance(event, StateChange):
@@ -228,15 +238,27 @@ class Ring:
                 if event.state is not BookState.LIVE:
                     book.view.invalidate()
 
+    def _traffic_of(self, record: RawRecord, batch: Batch) -> Traffic:
+        symbol = _instrument(record, batch).symbol
+        traffic = self.traffic.get(symbol)
+        if traffic is None:
+            traffic = self.traffic[symbol] = Traffic()
+        return traffic
+
     def _book_of(self, record: RawRecord, batch: Batch) -> _Book:
-        instrument = batch.instruments.get(record.instrument)
-        if instrument is None:
-            raise RecordError(f"instrument {record.instrument} was never announced")
+        instrument = _instrument(record, batch)
         book = self._books.get(instrument.symbol)
         if book is None:
             book = self._books[instrument.symbol] = _Book(self._stage)
         self._changed[instrument.symbol] = None  # asked for by what changes it
         return book
+
+
+def _instrument(record: RawRecord, batch: Batch) -> Instrument:
+    instrument = batch.instruments.get(record.instrument)
+    if instrument is None:
+        raise RecordError(f"instrument {record.instrument} was never announced")
+    return instrument
 
 
 class LiveMarkets:
@@ -306,6 +328,7 @@ class LiveMarkets:
             return
         before, self.rings[venue] = self.rings.get(venue), ring
         if before is not None:
+            ring.traffic = before.traffic
             before.close()
         try:
             await ring.run()

@@ -14,7 +14,9 @@ from starlette.responses import Response
 
 import alphapulse
 from alphapulse import metrics
+from alphapulse.api.answers import json_response
 from alphapulse.api.bodies import (
+    NULL,
     CollectorHealth,
     Components,
     HealthBody,
@@ -24,14 +26,15 @@ from alphapulse.api.bodies import (
     seconds,
 )
 from alphapulse.api.context import Context
+from alphapulse.api.formats import Format
 from alphapulse.api.market import Ring
 from alphapulse.api.parameters import Parameters
-from alphapulse.api.trades import json_response
 from alphapulse.clock import wall_ns
 from alphapulse.config import StreamSettings, VenueSettings
 from alphapulse.errors import StoreError
 from alphapulse.model import BookState
 
+EXPOSITION = Format("prometheus", "text/plain")
 SERVICE = "alphapulse"
 OK = "ok"
 DEGRADED = "degraded"
@@ -43,21 +46,18 @@ STREAM_TIMEOUT_SECONDS = 1.0
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
-async def health(context: Context, request: Request) -> Response:
+async def health(context: Context, request: Request, query: Parameters) -> Response:
     """All components; ``status`` is ``ok``, or ``degraded`` for the ``reasons`` listed."""
-    Parameters(request)
     return json_response(await examine(context))
 
 
-async def live(context: Context, request: Request) -> Response:
+async def live(context: Context, request: Request, query: Parameters) -> Response:
     """Whether this server answers."""
-    Parameters(request)
     return json_response(LivenessBody(status=OK))
 
 
-async def ready(context: Context, request: Request) -> Response:
+async def ready(context: Context, request: Request, query: Parameters) -> Response:
     """Whether all is well: 503 while it isn't."""
-    Parameters(request)
     status = (await examine(context)).status
     response = json_response(LivenessBody(status=status))
     if status != OK:
@@ -65,9 +65,8 @@ async def ready(context: Context, request: Request) -> Response:
     return response
 
 
-async def show_metrics(context: Context, request: Request) -> Response:
+async def show_metrics(context: Context, request: Request, query: Parameters) -> Response:
     """Metrics of all processes, for Prometheus."""
-    Parameters(request)
     content_type, body = await asyncio.to_thread(metrics.render)
     return Response(body, headers={"Content-Type": content_type})
 
@@ -112,7 +111,9 @@ async def _store_health(context: Context) -> StoreHealth:
 
 def _collector_health(ring: Ring | None, venue: VenueSettings | None) -> CollectorHealth:
     if ring is None:
-        return CollectorHealth(status=FAILED, problem="its collector isn't running", books={})
+        return CollectorHealth(
+            status=FAILED, problem="its collector isn't running", heartbeat=NULL, books={}
+        )
     states = Counter(state.text for state in ring.states().values())
     books = {state.text: states[state.text] for state in BookState}
     problem = ring.problem()

@@ -1,10 +1,14 @@
-"""What a request asks for, checked: each error names the parameter, the value and what is right."""
+"""What a request asks for: each parameter is declared once, as it is read and as it is described.
+
+Each error names the parameter, the value and what is right.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from decimal import Decimal
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from starlette.requests import Request
 
@@ -14,8 +18,216 @@ from alphapulse.errors import FixedPointError
 from alphapulse.fixed import INT64_MAX, format_decimal, parse_decimal
 from alphapulse.symbols import normalize_symbol
 
+T = TypeVar("T")
+
 _SECONDS = re.compile(r"[+-]?\d+(\.\d*)?", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,18}", re.ASCII)
+
+TIME_PATTERN = (
+    r"^([+-]?[0-8]?\d{1,9}(\.\d{1,9})?"
+    r"|(1[7-9]|2[01])\d\d-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])"
+    r"(T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)?)?)$"
+).replace(r"\d", "[0-9]")
+"""What is always a time; a few more ways of writing one are understood."""
+SYMBOL_PATTERN = r"^[A-Za-z0-9]+[-/][A-Za-z0-9]+$"
+
+
+class Limits(NamedTuple):
+    """What the parameters' bounds depend on."""
+
+    most: int
+    """Largest count: ``api.max_limit``."""
+    exchanges: Sequence[str] = ()
+    """Those that are known, for the description."""
+
+
+class Parameter(Generic[T]):
+    """A parameter of the query.
+
+    Parameters
+    ----------
+    name : in the query
+    description : one sentence
+    """
+
+    def __init__(self, name: str, description: str) -> None:
+        self.name = name
+        self.description = description
+
+    def schema(self, limits: Limits) -> dict[str, Any]:
+        """JSON schema of its values."""
+        raise NotImplementedError
+
+    def read(self, text: str | None, limits: Limits) -> T:
+        """The value of what a request has, None where it isn't given. Raises `Problem`."""
+        raise NotImplementedError
+
+
+class Exchange(Parameter[str]):
+    """The name of an exchange, checked by the handler.
+
+    Parameters
+    ----------
+    name, description : see `Parameter`
+    default : where not given
+    others : further words
+    """
+
+    def __init__(
+        self, name: str, description: str, default: str = "", others: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(name, description)
+        self._default = default
+        self._others = others
+
+    def schema(self, limits: Limits) -> dict[str, Any]:
+        """See `Parameter`."""
+        schema: dict[str, Any] = {"type": "string"}
+        if limits.exchanges:
+            schema["enum"] = [*limits.exchanges, *self._others]
+        return schema | ({"default": self._default} if self._default else {})
+
+    def read(self, text: str | None, limits: Limits) -> str:
+        """See `Parameter`."""
+        return self._default if text is None else text
+
+
+class Choice(Parameter[str]):
+    """One of some words.
+
+    Parameters
+    ----------
+    name, description : see `Parameter`
+    choices : the words
+    default : where not given; may be none of the words
+    """
+
+    def __init__(self, name: str, description: str, choices: Collection[str], default: str) -> None:
+        super().__init__(name, description)
+        self._choices = choices
+        self._default = default
+
+    def schema(self, limits: Limits) -> dict[str, Any]:
+        """See `Parameter`."""
+        schema: dict[str, Any] = {"type": "string", "enum": list(self._choices)}
+        return schema | ({"default": self._default} if self._default else {})
+
+    def read(self, text: str | None, limits: Limits) -> str:
+        """See `Parameter`."""
+        if text is None:
+            return self._default
+        if text not in self._choices:
+            raise bad(self.name, f"{text!r} is none of {', '.join(self._choices)}")
+        return text
+
+
+class Count(Parameter[int]):
+    """A whole number from 1 to ``api.max_limit``.
+
+    Parameters
+    ----------
+    name, description : see `Parameter`
+    default : where not given
+    """
+
+    def __init__(self, name: str, description: str, default: int) -> None:
+        super().__init__(name, description)
+        self._default = default
+
+    def schema(self, limits: Limits) -> dict[str, Any]:
+        """See `Parameter`."""
+        default = min(self._default, limits.most)
+        return {"type": "integer", "minimum": 1, "maximum": limits.most, "default": default}
+
+    def read(self, text: str | None, limits: Limits) -> int:
+        """See `Parameter`."""
+        if text is None:
+            return min(self._default, limits.most)
+        if not _INTEGER.fullmatch(text) or not 1 <= int(text) <= limits.most:
+            raise bad(self.name, f"{text!r} is no whole number from 1 to {limits.most}")
+        return int(text)
+
+
+class Number(Parameter[Decimal | None]):
+    """A number from 0 to `most` with at most so many decimal places; None if not given.
+
+    Parameters
+    ----------
+    name, description : see `Parameter`
+    most : the largest
+    places : decimal places
+    """
+
+    def __init__(self, name: str, description: str, most: int, places: int) -> None:
+        super().__init__(name, description)
+        self._most = most
+        self._places = places
+
+    def schema(self, limits: Limits) -> dict[str, Any]:
+        """See `Parameter`."""
+        return {"type": "number", "minimum": 0, "maximum": self._most}
+
+    def read(self, text: str | None, limits: Limits) -> Decimal | None:
+        """See `Parameter`."""
+        if text is None:
+            return None
+        try:
+            value = parse_decimal(text, self._places)
+        except FixedPointError:
+            value = -1
+        if not 0 <= value <= self._most * 10**self._places:
+            raise bad(
+                self.name,
+                f"{text!r} is no number from 0 to {self._most} with at most {self._places} "
+                "decimal places",
+            )
+        return Decimal(format_decimal(value, self._places))
+
+
+class Symbol(Parameter[str | None]):
+    """A symbol, unified; None if not given."""
+
+    def schema(self, limits: Limits) -> dict[str, Any]:
+        """See `Parameter`."""
+        return {"type": "string", "pattern": SYMBOL_PATTERN}
+
+    def read(self, text: str | None, limits: Limits) -> str | None:
+        """See `Parameter`."""
+        try:
+            return None if text is None else normalize_symbol(text)
+        except ValueError as error:
+            raise bad(self.name, str(error)) from None
+
+
+class Moment(Parameter[int | None]):
+    """A time, in nanoseconds since the epoch; None if not given."""
+
+    def schema(self, limits: Limits) -> dict[str, Any]:
+        """See `Parameter`."""
+        return {"type": "string", "pattern": TIME_PATTERN}
+
+    def read(self, text: str | None, limits: Limits) -> int | None:
+        """See `Parameter`."""
+        if text is None:
+            return None
+        try:
+            return _seconds(text) if _SECONDS.fullmatch(text) else _moment(text)
+        except FixedPointError:
+            raise bad(
+                self.name, f"{text!r} is out of range; epoch seconds have at most 9 decimal places"
+            ) from None
+        except ValueError:
+            raise bad(
+                self.name,
+                f"{text!r} is no time; use epoch seconds (1690730998.343) or ISO 8601 "
+                "(2023-07-30T15:29:58.343Z)",
+            ) from None
+
+
+START_TIME = Moment(
+    "start_time", "From this time on: epoch seconds or ISO 8601 (UTC unless an offset is given)."
+)
+END_TIME = Moment("end_time", "Up to this time, included.")
 
 
 class Parameters:
@@ -24,7 +236,8 @@ class Parameters:
     Parameters
     ----------
     request : with the query
-    allowed : names that the path has; others, and names given twice, are refused
+    declared : what the path has; other names, and names given twice, are refused
+    limits : what bounds depend on
 
     Raises
     ------
@@ -32,82 +245,29 @@ class Parameters:
         a parameter is unknown or given twice
     """
 
-    def __init__(self, request: Request, *allowed: str) -> None:
+    def __init__(
+        self, request: Request, declared: Sequence[Parameter[Any]], limits: Limits
+    ) -> None:
         self._query = request.query_params
+        self._limits = limits
+        names = [parameter.name for parameter in declared]
         for name in self._query:
-            if name not in allowed:
-                known = f"use {', '.join(allowed)}" if allowed else "this path has none"
+            if name not in names:
+                known = f"use {', '.join(names)}" if names else "this path has none"
                 raise bad(name, f"unknown parameter; {known}")
             if len(self._query.getlist(name)) > 1:
                 raise bad(name, "given more than once")
 
-    def text(self, name: str, default: str) -> str:
-        """The value as it is."""
-        return self._query.get(name, default)
-
-    def choice(self, name: str, default: str, choices: Collection[str]) -> str:
-        """One of some words."""
-        value = self._query.get(name, default)
-        if value not in choices:
-            raise bad(name, f"{value!r} is none of {', '.join(choices)}")
-        return value
-
-    def count(self, name: str, default: int, most: int) -> int:
-        """A whole number from 1 to `most`."""
-        text = self._query.get(name)
-        if text is None:
-            return min(default, most)
-        if not _INTEGER.fullmatch(text) or not 1 <= int(text) <= most:
-            raise bad(name, f"{text!r} is no whole number from 1 to {most}")
-        return int(text)
-
-    def decimal(self, name: str, most: int, places: int) -> Decimal | None:
-        """A number from 0 to `most` with at most so many decimal places; None if not given."""
-        text = self._query.get(name)
-        if text is None:
-            return None
-        try:
-            value = parse_decimal(text, places)
-        except FixedPointError:
-            value = -1
-        if not 0 <= value <= most * 10**places:
-            raise bad(
-                name,
-                f"{text!r} is no number from 0 to {most} with at most {places} decimal places",
-            )
-        return Decimal(format_decimal(value, places))
-
-    def symbol(self, name: str) -> str | None:
-        """A symbol, unified; None if not given."""
-        text = self._query.get(name)
-        try:
-            return None if text is None else normalize_symbol(text)
-        except ValueError as error:
-            raise bad(name, str(error)) from None
+    def __getitem__(self, parameter: Parameter[T]) -> T:
+        """The value of a parameter. Raises `Problem` where it can't be used."""
+        return parameter.read(self._query.get(parameter.name), self._limits)
 
     def span(self) -> tuple[int | None, int | None]:
-        """``start_time`` and ``end_time`` in nanoseconds since the epoch, None where not given."""
-        start, end = self._time("start_time"), self._time("end_time")
+        """`START_TIME` and `END_TIME`."""
+        start, end = self[START_TIME], self[END_TIME]
         if start is not None and end is not None and start > end:
-            raise bad("start_time", "is after end_time")
+            raise bad(START_TIME.name, "is after end_time")
         return start, end
-
-    def _time(self, name: str) -> int | None:
-        text = self._query.get(name)
-        if text is None:
-            return None
-        try:
-            return _seconds(text) if _SECONDS.fullmatch(text) else _moment(text)
-        except FixedPointError:
-            raise bad(
-                name, f"{text!r} is out of range; epoch seconds have at most 9 decimal places"
-            ) from None
-        except ValueError:
-            raise bad(
-                name,
-                f"{text!r} is no time; use epoch seconds (1690730998.343) or ISO 8601 "
-                "(2023-07-30T15:29:58.343Z)",
-            ) from None
 
 
 def path_symbol(request: Request) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from alphapulse.api.answers import json_response, tagged, tagged_json
+from alphapulse.api.arrow import bars_table, trades_table
 from alphapulse.api.bodies import (
     BarItem,
     BarsBody,
@@ -19,76 +24,83 @@ from alphapulse.api.bodies import (
     seconds,
 )
 from alphapulse.api.context import Context, elapsed_ms
-from alphapulse.api.parameters import Parameters, path_symbol
-from alphapulse.history import INTERVALS_NS, BarRow, SeriesSummary, TradeRow
+from alphapulse.api.formats import CSV, FORMAT, JSON, TABLE_FORMATS, Format, accepted, csv_of
+from alphapulse.api.pages import CURSOR, Cursor, next_link, series_of
+from alphapulse.api.parameters import Choice, Count, Exchange, Parameters, path_symbol
+from alphapulse.history import INTERVALS_NS, BarRow, OrderKey, SeriesSummary, TradeRow
+
+R = TypeVar("R")
 
 DEFAULT_EXCHANGE = "coinbase"
-DEFAULT_LIMIT = 100
+
+EXCHANGE = Exchange("exchange", "Whose trades are meant.", default=DEFAULT_EXCHANGE)
+LIMIT = Count("limit", "Most rows of a page.", default=100)
+INTERVAL = Choice("interval", "Length of a bar.", INTERVALS_NS, default="1m")
 
 
-def json_response(body: msgspec.Struct) -> Response:
-    """An answer with this body."""
-    return Response(msgspec.json.encode(body), media_type="application/json")
-
-
-async def trades(context: Context, request: Request) -> Response:
-    """Trades by (timestamp, trade_id): the first from ``start_time`` on, else the newest."""
-    query = Parameters(request, "exchange", "start_time", "end_time", "limit")
+async def trades(context: Context, request: Request, query: Parameters) -> Response:
+    """Trades by (timestamp, trade_id): the first from `start_time` on, else the newest."""
     start, end = query.span()
     return await _trades(context, request, query, start, end, recent=False)
 
 
-async def recent_trades(context: Context, request: Request) -> Response:
+async def recent_trades(context: Context, request: Request, query: Parameters) -> Response:
     """The newest trades, newest first."""
-    query = Parameters(request, "exchange", "limit")
     return await _trades(context, request, query, None, None, recent=True)
 
 
-async def ohlcv(context: Context, request: Request) -> Response:
-    """Bars: the first that begin at ``start_time`` or later, else the newest; oldest first."""
-    query = Parameters(request, "exchange", "interval", "start_time", "end_time", "limit")
-    symbol = path_symbol(request)
-    exchange = query.text("exchange", DEFAULT_EXCHANGE)
-    interval = query.choice("interval", "1m", INTERVALS_NS)
+async def ohlcv(context: Context, request: Request, query: Parameters) -> Response:
+    """Bars: the first that begin at `start_time` or later, else the newest; oldest first."""
+    symbol, exchange = path_symbol(request), query[EXCHANGE]
+    interval, limit, form = query[INTERVAL], query[LIMIT], _format(request, query)
     start, end = query.span()
-    limit = query.count("limit", DEFAULT_LIMIT, context.settings.api.max_limit)
+    newest = start is None
+    series = series_of("bars", exchange, symbol, interval, newest)
+    cursor = _cursor(query, series)
     await context.check_exchange(exchange)
     await context.check_symbol(symbol, exchange)
+    interval_ns = INTERVALS_NS[interval]
+    if cursor is not None:
+        begin = cursor.key[0]
+        start, end = (start, begin - 1) if newest else (begin + interval_ns, end)
     rows = await context.history.read_bars(
-        exchange, symbol, INTERVALS_NS[interval], start, end, limit, newest=start is None
+        exchange, symbol, interval_ns, start, end, limit + 1, newest=newest
     )
-    return json_response(
-        BarsBody(
-            data=[_bar_item(row) for row in rows],
-            symbol=symbol,
-            exchange=exchange,
-            interval=interval,
-            count=len(rows),
-            processing_time_ms=elapsed_ms(request),
-        )
+    rows, last = _page(rows, limit, newest)
+    link = None
+    if last is not None:
+        link = next_link(request, f"/ohlcv/{symbol}", Cursor(series, (last.timestamp_ns, 0, "")))
+    if form is not JSON:
+        return _table(request, form, rows, link, BarItem, _bar_item, bars_table)
+    body = BarsBody(
+        data=[_bar_item(row) for row in rows],
+        symbol=symbol,
+        exchange=exchange,
+        interval=interval,
+        count=len(rows),
+        next=link,
+        processing_time_ms=elapsed_ms(request),
     )
+    return tagged_json(request, body, _headers(link))
 
 
-async def exchanges(context: Context, request: Request) -> Response:
+async def exchanges(context: Context, request: Request, query: Parameters) -> Response:
     """Exchanges that are collected or have history."""
-    Parameters(request)
     found = await context.exchanges()
-    return json_response(ExchangesBody(exchanges=found, count=len(found)))
+    return tagged_json(request, ExchangesBody(exchanges=found, count=len(found)))
 
 
-async def symbols(context: Context, request: Request) -> Response:
+async def symbols(context: Context, request: Request, query: Parameters) -> Response:
     """Symbols that are collected or have history, of all exchanges or of one."""
-    Parameters(request)
     exchange: str | None = request.path_params.get("exchange")
     if exchange is not None:
         await context.check_exchange(exchange)
     found = await context.symbols(exchange)
-    return json_response(SymbolsBody(symbols=found, exchange=exchange, count=len(found)))
+    return tagged_json(request, SymbolsBody(symbols=found, exchange=exchange, count=len(found)))
 
 
-async def summary(context: Context, request: Request) -> Response:
+async def summary(context: Context, request: Request, query: Parameters) -> Response:
     """What the store holds."""
-    Parameters(request)
     return json_response(_summary_body(await context.history.summarise()))
 
 
@@ -101,25 +113,78 @@ async def _trades(
     *,
     recent: bool,
 ) -> Response:
-    symbol = path_symbol(request)
-    exchange = query.text("exchange", DEFAULT_EXCHANGE)
-    limit = query.count("limit", DEFAULT_LIMIT, context.settings.api.max_limit)
+    symbol, exchange = path_symbol(request), query[EXCHANGE]
+    limit, form = query[LIMIT], _format(request, query)
+    newest = start is None
+    series = series_of("trades", exchange, symbol, newest)
+    cursor = _cursor(query, series)
     await context.check_exchange(exchange)
     await context.check_symbol(symbol, exchange)
-    rows = await context.history.read_trades(
-        exchange, symbol, start, end, limit, newest=start is None
+    beyond: OrderKey | None = None if cursor is None else cursor.key
+    found = await context.history.read_trades(
+        exchange, symbol, start, end, limit + 1, newest=newest, beyond=beyond
     )
+    rows, last = _page(found, limit, newest)
+    link = None
+    if last is not None:
+        path = f"/trades/{symbol}/recent" if recent else f"/trades/{symbol}"
+        link = next_link(request, path, Cursor(series, last.order_key))
     if recent:
         rows.reverse()
-    return json_response(
-        TradesBody(
-            data=[_trade_item(row) for row in rows],
-            symbol=symbol,
-            exchange=exchange,
-            count=len(rows),
-            processing_time_ms=elapsed_ms(request),
-        )
+    if form is not JSON:
+        return _table(request, form, rows, link, TradeItem, _trade_item, trades_table)
+    body = TradesBody(
+        data=[_trade_item(row) for row in rows],
+        symbol=symbol,
+        exchange=exchange,
+        count=len(rows),
+        next=link,
+        processing_time_ms=elapsed_ms(request),
     )
+    return tagged_json(request, body, _headers(link))
+
+
+def _format(request: Request, query: Parameters) -> Format:
+    name = query[FORMAT]
+    return TABLE_FORMATS[name] if name else accepted(request, tuple(TABLE_FORMATS.values()))
+
+
+def _cursor(query: Parameters, series: int) -> Cursor | None:
+    cursor = query[CURSOR]
+    if cursor is not None and cursor.series != series:
+        raise CURSOR.unusable()
+    return cursor
+
+
+def _page(rows: list[R], limit: int, newest: bool) -> tuple[list[R], R | None]:
+    """A page of rows that were read up to one beyond the limit, and where it ends if more follow.
+
+    Parameters
+    ----------
+    rows : oldest first
+    limit : rows of a page
+    newest : whether paging goes back in time
+    """
+    if len(rows) <= limit:
+        return rows, None
+    return (rows[1:], rows[1]) if newest else (rows[:-1], rows[-2])
+
+
+def _table(
+    request: Request,
+    form: Format,
+    rows: Sequence[R],
+    link: str | None,
+    item_type: type[msgspec.Struct],
+    item_of: Callable[[R], msgspec.Struct],
+    arrow_of: Callable[[Sequence[R]], bytes],
+) -> Response:
+    content = csv_of(item_type, [item_of(row) for row in rows]) if form is CSV else arrow_of(rows)
+    return tagged(request, content, form.media_type, headers=_headers(link))
+
+
+def _headers(link: str | None) -> dict[str, str]:
+    return {"Vary": "Accept", **({} if link is None else {"Link": f'<{link}>; rel="next"'})}
 
 
 def _trade_item(row: TradeRow) -> TradeItem:

@@ -44,7 +44,7 @@ from alphapulse.metrics.declared import (
     Histogram,
     Tally,
 )
-from alphapulse.metrics.exposition import render, sample, setup
+from alphapulse.metrics.exposition import render, sample, samples, setup
 from alphapulse.metrics.process import ProcessSampler
 
 __all__ = [
@@ -83,5 +83,6 @@ __all__ = [
     "Tally",
     "render",
     "sample",
+    "samples",
     "setup",
 ]

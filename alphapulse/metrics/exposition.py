@@ -11,8 +11,9 @@ from prometheus_client import CollectorRegistry, generate_latest, values
 from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
-from alphapulse.metrics.declared import ALL, REGISTRY
+from alphapulse.metrics.declared import ALL, REGISTRY, Declared
 from alphapulse.metrics.shared import DIRECTORY_VARIABLE, SharedDirectory, runtime_directory
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -62,6 +63,12 @@ def render() -> tuple[str, bytes]:
 def sample(name: str, **labels: str) -> float | None:
     """One value as `render` shows it, None where nothing was counted (yet)."""
     return _snapshot().get_sample_value(name, labels)
+
+
+def samples(metric: Declared) -> list[Sample]:
+    """Everything counted of one metric, of all processes if `setup` was called."""
+    name = metric.empty_family().name
+    return [each for family in _families() if family.name == name for each in family.samples]
 
 
 def _snapshot() -> CollectorRegistry:

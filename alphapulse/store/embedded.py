@@ -20,7 +20,7 @@ from alphapulse.clock import NS_PER_SECOND, wall_ns
 from alphapulse.config import StoreSettings
 from alphapulse.errors import StoreError
 from alphapulse.fixed import INT64_MAX
-from alphapulse.history import BarRow, BookRow, GapRow, SeriesSummary, TradeRow
+from alphapulse.history import BarRow, BookRow, GapRow, OrderKey, SeriesSummary, TradeRow, narrowed
 from alphapulse.log import get_logger
 from alphapulse.model import IdKind
 from alphapulse.shm import Position
@@ -67,6 +67,9 @@ class EmbeddedStore(Repository):
         self._series_ids: dict[tuple[str, str], int] = {}
         self._placed: set[str] = set()
         self._seen: dict[str, dict[str, Series]] | None = None
+        # What summaries tell: as committed, and as it will be after the transaction under way.
+        self._held: dict[tuple[str, str], SeriesSummary] = {}
+        self._coming: dict[tuple[str, str], SeriesSummary] = {}
         self._next_sweep = 0.0
         self._closed = False
 
@@ -104,13 +107,15 @@ class EmbeddedStore(Repository):
         limit: int | None = None,
         *,
         newest: bool = False,
+        beyond: OrderKey | None = None,
     ) -> list[TradeRow]:
         """See `History`."""
         series = self._series_ids.get((exchange, symbol))
         if series is None:
             return []
-        query = tables.SELECT_NEWEST_TRADES if newest else tables.SELECT_TRADES
-        rows = await self._read(query, [series, *_span(start_ns, end_ns), _limit(limit)])
+        span = _span(*narrowed(start_ns, end_ns, beyond, newest))
+        query = tables.select_trades(newest, beyond is not None)
+        rows = await self._read(query, [series, *span, *(beyond or ()), _limit(limit)])
         trades = [tables.trade_of(row, exchange, symbol) for row in rows]
         return trades[::-1] if newest else trades
 
@@ -156,7 +161,9 @@ class EmbeddedStore(Repository):
 
     async def summarise(self) -> list[SeriesSummary]:
         """See `History`."""
-        return [SeriesSummary._make(row) for row in await self._read(tables.SELECT_SUMMARY, [])]
+        if self._closed:
+            raise StoreError("the store is closed")
+        return [self._held[key] for key in sorted(self._held)]
 
     async def ping(self) -> None:
         """See `History`."""
@@ -199,6 +206,7 @@ class EmbeddedStore(Repository):
     def _in_transaction(self, job: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         cursor = self._cursor()
         cursor.execute("BEGIN")
+        self._coming = self._held
         try:
             result = job(cursor)
             cursor.execute("COMMIT")
@@ -207,6 +215,7 @@ class EmbeddedStore(Repository):
             self._seen = None
             self._roll_back(cursor)
             raise
+        self._held = self._coming
         return result
 
     def _roll_back(self, cursor: duckdb.DuckDBPyConnection) -> None:
@@ -230,6 +239,7 @@ class EmbeddedStore(Repository):
         cursor.execute("SELECT exchange FROM positions")
         self._placed = {exchange for (exchange,) in cursor.fetchall()}
         self._series_ids, self._seen = ids, seen
+        self._coming = _summaries(cursor)
         return seen
 
     def _append(self, cursor: duckdb.DuckDBPyConnection, batch: WriteBatch) -> int:
@@ -249,6 +259,7 @@ class EmbeddedStore(Repository):
             cursor.execute("INSERT INTO books VALUES (?, ?, ?, ?)", values)
         if batch.position is not None:
             self._place(cursor, batch.exchange, batch.position)
+        self._coming = _with_trades(self._coming, new)
         self._sweep(cursor, seen)
         return len(new)
 
@@ -308,6 +319,7 @@ class EmbeddedStore(Repository):
             cursor.execute("UPDATE series SET ids = ? WHERE id = ?", values)
         cursor.execute("DELETE FROM trades WHERE timestamp_ns < ?", [oldest])
         cursor.execute("DELETE FROM gaps WHERE received_ns < ?", [oldest])
+        self._coming = _summaries(cursor)
 
 
 def _connect(settings: StoreSettings) -> duckdb.DuckDBPyConnection:
@@ -339,6 +351,30 @@ def _connect(settings: StoreSettings) -> duckdb.DuckDBPyConnection:
         database.close()
         raise
     return database
+
+
+def _summaries(cursor: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], SeriesSummary]:
+    """What the tables hold, counted: it takes a scan of all trades."""
+    rows = map(SeriesSummary._make, cursor.execute(tables.SELECT_SUMMARY).fetchall())
+    return {(row.exchange, row.symbol): row for row in rows}
+
+
+def _with_trades(
+    held: dict[tuple[str, str], SeriesSummary], new: list[TradeRow]
+) -> dict[tuple[str, str], SeriesSummary]:
+    """Summaries after trades were added."""
+    by_series: dict[tuple[str, str], list[int]] = {}
+    for trade in new:
+        by_series.setdefault((trade.exchange, trade.symbol), []).append(trade.timestamp_ns)
+    found = dict(held)
+    for key, times in by_series.items():
+        first, last, count = min(times), max(times), len(times)
+        if key in held:
+            before = held[key]
+            first, last = min(first, before.first_ns), max(last, before.last_ns)
+            count += before.trades
+        found[key] = SeriesSummary(*key, count, first, last)
+    return found
 
 
 def _problem(path: Path, text: str) -> str:

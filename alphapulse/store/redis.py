@@ -23,7 +23,7 @@ from alphapulse.clock import NS_PER_SECOND, wall_ns
 from alphapulse.config import StoreSettings
 from alphapulse.config.values import RedisUrl, masked
 from alphapulse.errors import StoreError
-from alphapulse.history import BarRow, BookRow, GapRow, SeriesSummary, TradeRow
+from alphapulse.history import BarRow, BookRow, GapRow, OrderKey, SeriesSummary, TradeRow
 from alphapulse.shm import Position
 from alphapulse.store.bars import bars_of, parts_of, span_of_bars
 from alphapulse.store.books import dump_book, load_book
@@ -47,6 +47,8 @@ CONNECT_TIMEOUT_SECONDS = 5.0
 ANSWER_TIMEOUT_SECONDS = 10.0
 SECONDS_BETWEEN_SWEEPS = 3600.0
 """How often trades older than the retention are deleted."""
+SUMMARY_SECONDS = 1.0
+"""How long a summary is given again, unless this process has written since."""
 ATTEMPTS = 5
 """Tries of a transaction in whose way others come."""
 
@@ -88,6 +90,7 @@ class RedisStore(Repository):
         self._address = address
         self._known: dict[str, _Known] = {}
         self._next_sweep: dict[tuple[str, str], float] = {}
+        self._summary: tuple[float, list[SeriesSummary]] | None = None
 
     @classmethod
     async def open(cls, settings: StoreSettings, prefix: str) -> RedisStore:
@@ -140,11 +143,12 @@ class RedisStore(Repository):
         limit: int | None = None,
         *,
         newest: bool = False,
+        beyond: OrderKey | None = None,
     ) -> list[TradeRow]:
         """See `History`."""
         reader = StreamReader(self._reader, Keys(self._prefix, exchange), exchange, symbol)
         async with self._operation("read_trades"):
-            return await reader.read(start_ns, end_ns, limit, newest)
+            return await reader.read(start_ns, end_ns, limit, newest, beyond)
 
     async def read_bars(
         self,
@@ -208,22 +212,28 @@ class RedisStore(Repository):
         return book if book is None or at_ns is None or book.timestamp_ns <= at_ns else None
 
     async def summarise(self) -> list[SeriesSummary]:
-        """See `History`."""
-        found = []
+        """See `History`; at most `SUMMARY_SECONDS` old."""
+        if self._summary is not None and time.monotonic() < self._summary[0]:
+            return self._summary[1]
+        found: list[SeriesSummary] = []
         async with self._operation("summarise"):
             for name in sorted(await done(self._reader.smembers(self._exchanges))):
                 exchange = name.decode()
                 keys = Keys(self._prefix, exchange)
-                for text in sorted(await done(self._reader.hkeys(keys.series))):
-                    symbol = text.decode()
-                    reader = StreamReader(self._reader, keys, exchange, symbol)
-                    first = await reader.read(None, None, 1, False)
-                    last = await reader.read(None, None, 1, True)
-                    count = await done(self._reader.xlen(keys.trades(symbol)))
-                    if first and last:
-                        times = first[0].timestamp_ns, last[0].timestamp_ns
-                        found.append(SeriesSummary(exchange, symbol, count, *times))
+                for symbol in sorted(await done(self._reader.hkeys(keys.series))):
+                    summary = await self._summarise(keys, exchange, symbol.decode())
+                    found += [summary] if summary else []
+        self._summary = time.monotonic() + SUMMARY_SECONDS, found
         return found
+
+    async def _summarise(self, keys: Keys, exchange: str, symbol: str) -> SeriesSummary | None:
+        reader = StreamReader(self._reader, keys, exchange, symbol)
+        first = await reader.read(None, None, 1, False)
+        last = await reader.read(None, None, 1, True)
+        count = await done(self._reader.xlen(keys.trades(symbol)))
+        if not (first and last):
+            return None
+        return SeriesSummary(exchange, symbol, count, first[0].timestamp_ns, last[0].timestamp_ns)
 
     async def ping(self) -> None:
         """See `History`."""
@@ -280,6 +290,7 @@ class RedisStore(Repository):
         answers = await pipe.execute()
         known.commits = answers[-1]
         self._known[batch.exchange] = known
+        self._summary = None
         return len(new)
 
     def _sweep(self, pipe: Pipeline, keys: Keys, exchange: str, symbol: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import redis.asyncio
 
-from alphapulse.history import TradeRow, in_order
+from alphapulse.history import OrderKey, TradeRow, in_order, narrowed
 from alphapulse.store.entries import NS_PER_MS, Entry, Keys, parse_entry_id, trade_of
 
 PAGE = 5000
@@ -34,15 +34,25 @@ class StreamReader:
         self._symbol = symbol
 
     async def read(
-        self, start_ns: int | None, end_ns: int | None, limit: int | None, newest: bool
+        self,
+        start_ns: int | None,
+        end_ns: int | None,
+        limit: int | None,
+        newest: bool,
+        beyond: OrderKey | None = None,
     ) -> list[TradeRow]:
         """See `History.read_trades`."""
+        start_ns, end_ns = narrowed(start_ns, end_ns, beyond, newest)
         low = None if start_ns is None else max(start_ns // NS_PER_MS, 0)
         high = None if end_ns is None else end_ns // NS_PER_MS
         if high is not None and high < 0:
             low, high = 0, 0
 
         def wanted(row: TradeRow) -> bool:
+            if beyond is not None and not (
+                row.order_key < beyond if newest else row.order_key > beyond
+            ):
+                return False
             after = start_ns is None or row.timestamp_ns >= start_ns
             return after and (end_ns is None or row.timestamp_ns <= end_ns)
 

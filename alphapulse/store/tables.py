@@ -58,18 +58,11 @@ CREATE TABLE IF NOT EXISTS positions (
 
 INSERT_TRADES = "INSERT INTO trades SELECT * FROM new_trades"
 
-SELECT_TRADES = """
+_SELECT_TRADES = """
 SELECT id_kind, trade_number, trade_text, timestamp_ns, received_ns, price, price_exponent,
     size, size_exponent, side, matches
-FROM trades WHERE series = ? AND timestamp_ns BETWEEN ? AND ?
-ORDER BY timestamp_ns, trade_number, trade_text LIMIT ?
-"""
-
-SELECT_NEWEST_TRADES = """
-SELECT id_kind, trade_number, trade_text, timestamp_ns, received_ns, price, price_exponent,
-    size, size_exponent, side, matches
-FROM trades WHERE series = ? AND timestamp_ns BETWEEN ? AND ?
-ORDER BY timestamp_ns DESC, trade_number DESC, trade_text DESC LIMIT ?
+FROM trades WHERE series = ? AND timestamp_ns BETWEEN ? AND ? {beyond}
+ORDER BY timestamp_ns {order}, trade_number {order}, trade_text {order} LIMIT ?
 """
 
 # One row per bar and pair of exponents, of which there is nearly always one. A rank counts bars.
@@ -104,6 +97,19 @@ _KINDS = tuple(IdKind)
 _SIDES = (Side.BUY, Side.BUY, Side.SELL)
 
 
+def select_trades(newest: bool, beyond: bool) -> str:
+    """Query for trades, with values series, start, end, what `beyond` needs, limit.
+
+    Parameters
+    ----------
+    newest : the last ones, backwards, instead of the first ones
+    beyond : only those beyond a time, number and text
+    """
+    sign, order = ("<", "DESC") if newest else (">", "ASC")
+    condition = f"AND (timestamp_ns, trade_number, trade_text) {sign} (?, ?, ?)" if beyond else ""
+    return _SELECT_TRADES.format(beyond=condition, order=order)
+
+
 def trade_columns(rows: Sequence[TradeRow], series: Sequence[int]) -> dict[str, NDArray[Any]]:
     """Columns of table ``trades``, in its order.
 
@@ -131,7 +137,7 @@ def trade_columns(rows: Sequence[TradeRow], series: Sequence[int]) -> dict[str, 
 
 
 def trade_of(row: tuple[Any, ...], exchange: str, symbol: str) -> TradeRow:
-    """Trade of a row that ``SELECT_TRADES`` gave."""
+    """Trade of a row that ``select_trades`` gave."""
     kind, number, text, timestamp_ns, received_ns, price, price_exp, size, size_exp, side, n = row
     return TradeRow(
         exchange=exchange,

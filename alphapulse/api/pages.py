@@ -1,0 +1,91 @@
+"""Pages of long answers: opaque cursors that say after which row the next page begins.
+
+A cursor holds the place of a row in the order of the store, not a count of rows: what is inserted
+meanwhile shifts nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import zlib
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+import msgspec
+from starlette.requests import Request
+
+from alphapulse.api.parameters import Limits, Parameter
+from alphapulse.api.problems import Problem, bad
+from alphapulse.fixed import INT64_MAX
+from alphapulse.history import OrderKey
+
+CURSOR_PATTERN = r"^[A-Za-z0-9_-]{1,1024}$"
+
+_decoder = msgspec.msgpack.Decoder(tuple[int, int, int, str])
+
+
+class Cursor(NamedTuple):
+    """Where a page ended."""
+
+    series: int
+    """Tells what it is a page of (`series_of`)."""
+    key: OrderKey
+    """Of the page's last row, in the direction of paging."""
+
+    def text(self) -> str:
+        """As it stands in a query."""
+        content = msgspec.msgpack.encode((self.series, *self.key))
+        return base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+class CursorParameter(Parameter[Cursor | None]):
+    """A cursor that an earlier answer has given; None if not given."""
+
+    def schema(self, limits: Limits) -> dict[str, Any]:
+        """See `Parameter`."""
+        return {"type": "string", "pattern": CURSOR_PATTERN}
+
+    def read(self, text: str | None, limits: Limits) -> Cursor | None:
+        """See `Parameter`."""
+        if text is None:
+            return None
+        try:
+            if not re.fullmatch(CURSOR_PATTERN, text):
+                raise ValueError("other characters")
+            content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+            series, time_ns, number, name = _decoder.decode(content)
+            if abs(time_ns) > INT64_MAX or number < 0:
+                raise ValueError("no place of a row")
+        except (binascii.Error, ValueError):
+            raise self.unusable() from None
+        return Cursor(series, (time_ns, number, name))
+
+    def unusable(self) -> Problem:
+        """What is raised for one that is of no use for a request."""
+        return bad(self.name, "is none of this request; follow the `next` of an answer as it is")
+
+
+CURSOR = CursorParameter(
+    "cursor", "Where to go on: from the `next` of an answer, the other parameters unchanged."
+)
+
+
+def series_of(*parts: object) -> int:
+    """A number that differs between what cursors can't be exchanged between."""
+    return zlib.crc32("\0".join(map(str, parts)).encode())
+
+
+def next_link(request: Request, path: str, cursor: Cursor) -> str:
+    """The address of the next page, without scheme and host.
+
+    Parameters
+    ----------
+    request : for this page
+    path : of the request, symbol included
+    cursor : where this page ended
+    """
+    query = {name: value for name, value in request.query_params.items() if name != CURSOR.name}
+    query[CURSOR.name] = cursor.text()
+    return f"{quote(path)}?{urlencode(query)}"
