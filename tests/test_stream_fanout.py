@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alphapulse.model import Reason
-from alphapulse.stream._fanout import WRITE_BYTES, Group, Item, Outbox, Ready
+from alphapulse.stream._fanout import WRITE_BYTES, Item, Outbox, Ready
+from alphapulse.stream._groups import Group
 from alphapulse.stream.deflate import inflate
 from alphapulse.stream.frames import payload_of, text_frame
 from tests.reference import fanout as reference

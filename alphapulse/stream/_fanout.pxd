@@ -2,10 +2,7 @@
 
 from cpython.object cimport PyObject
 
-
-cdef struct Seat:
-    PyObject* group  # not owned: a group takes its members' seats along when it ends
-    Py_ssize_t place  # in the group's array
+from alphapulse.stream._seats cimport Seats
 
 
 cdef class Item:
@@ -41,8 +38,7 @@ cdef class Outbox:
     cdef int _fd, _conflations
     cdef bint _is_listed, _compressed
     cdef dict _owed, _held  # None while empty
-    cdef Seat* _seats  # hash table with linear probing
-    cdef Py_ssize_t _seated, _seats_room
+    cdef Seats seats  # its places in groups
 
     cdef int _push(self, Item item) except -1
     cdef int _append(self, Item item) except -1
@@ -58,14 +54,3 @@ cdef class Outbox:
     cdef int _turn(self, long long now_ns) except -1
     cdef bint _pay(self) except -1
     cdef long long _oldest_ns(self, long long now_ns) except? -1
-    cdef Py_ssize_t _seat(self, PyObject* group) noexcept
-    cdef int _sit(self, PyObject* group, Py_ssize_t place) except -1
-    cdef int _put(self, Seat seat) noexcept
-    cdef int _rise(self, Py_ssize_t at) noexcept
-
-
-cdef class Group:
-    cdef PyObject** _members  # owned references
-    cdef Py_ssize_t _count, _room
-
-    cdef int _resize(self, Py_ssize_t room) except -1

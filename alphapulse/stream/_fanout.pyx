@@ -1,8 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """Many clients' queues of shared frames, and the loops over them.
 
-A frame is delivered to a group by one loop, which appends a pointer to each member's queue; what
-is due to a client then goes out in one ``send``, straight to the socket while its transport holds
+What is due to a client goes out in one ``send``, straight to the socket while its transport holds
 nothing back. What waits for a slow client is dropped here too, by the rules of `Outbox`.
 
 Nothing here is safe for use by several threads at a time.
@@ -12,8 +11,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport uintptr_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from alphapulse.model import Reason
 from alphapulse.stream.deflate import Deflater
@@ -164,7 +162,7 @@ cdef class Outbox:
         for i in range(self._count):
             Py_DECREF(<object>self._items[(self._first + i) & (self._room - 1)])
         PyMem_Free(self._items)
-        PyMem_Free(self._seats)
+        PyMem_Free(self.seats.table)
 
     @property
     def waiting_bytes(self):
@@ -479,61 +477,6 @@ cdef class Outbox:
                 return item.at_ns
         return now_ns
 
-    cdef Py_ssize_t _seat(self, PyObject* group) noexcept:
-        """Index of a group's entry, or -1."""
-        cdef Py_ssize_t mask = self._seats_room - 1, at
-        if self._seats_room == 0:
-            return -1
-        at = _hash(group) & mask
-        while self._seats[at].group != NULL:
-            if self._seats[at].group == group:
-                return at
-            at = (at + 1) & mask
-        return -1
-
-    cdef int _sit(self, PyObject* group, Py_ssize_t place) except -1:
-        """Remember a place in a group where there was none."""
-        cdef Seat* before = self._seats
-        cdef Seat* larger
-        cdef Py_ssize_t room = self._seats_room, i
-        if 4 * (self._seated + 1) > 3 * room:
-            larger = <Seat*>PyMem_Malloc(max(2 * room, 8) * sizeof(Seat))
-            if larger == NULL:
-                raise MemoryError
-            self._seats_room = max(2 * room, 8)
-            memset(larger, 0, self._seats_room * sizeof(Seat))
-            self._seats = larger
-            for i in range(room):
-                if before[i].group != NULL:
-                    self._put(before[i])
-            PyMem_Free(before)
-        self._put(Seat(group, place))
-        self._seated += 1
-        return 0
-
-    cdef int _put(self, Seat seat) noexcept:
-        cdef Py_ssize_t mask = self._seats_room - 1
-        cdef Py_ssize_t at = _hash(seat.group) & mask
-        while self._seats[at].group != NULL:
-            at = (at + 1) & mask
-        self._seats[at] = seat
-        return 0
-
-    cdef int _rise(self, Py_ssize_t at) noexcept:
-        """Forget the entry at an index; those that it has pushed on move up."""
-        cdef Py_ssize_t mask = self._seats_room - 1, hole = at, wanted
-        while True:
-            at = (at + 1) & mask
-            if self._seats[at].group == NULL:
-                break
-            wanted = _hash(self._seats[at].group) & mask
-            if ((at - wanted) & mask) >= ((at - hole) & mask):
-                self._seats[hole] = self._seats[at]
-                hole = at
-        self._seats[hole].group = NULL
-        self._seated -= 1
-        return 0
-
 
 def check_all(list clients not None, long long now_ns):
     """Check each client; those that are closed, and how many books were conflated since the last.
@@ -553,99 +496,3 @@ def check_all(list clients not None, long long now_ns):
         if outbox.closed:
             closed.append(outbox)
     return closed, conflations
-
-
-cdef inline Py_ssize_t _hash(PyObject* group) noexcept:
-    return <Py_ssize_t>((<uintptr_t>group >> 4) * <uintptr_t>0x9E3779B97F4A7C15 >> 20)
-
-
-cdef class Group:
-    """Clients that get the same frames."""
-
-    def __dealloc__(self):
-        cdef PyObject* group = <PyObject*>self
-        cdef Outbox outbox
-        while self._count:
-            self._count -= 1
-            outbox = <Outbox>self._members[self._count]
-            outbox._rise(outbox._seat(group))
-            Py_DECREF(outbox)
-        PyMem_Free(self._members)
-
-    def __len__(self):
-        return self._count
-
-    def __contains__(self, Outbox outbox not None):
-        return outbox._seat(<PyObject*>self) >= 0
-
-    def __iter__(self):
-        cdef Py_ssize_t i
-        return iter([<object>self._members[i] for i in range(self._count)])
-
-    def add(self, Outbox outbox not None):
-        """Make a client a member, if it isn't one."""
-        cdef PyObject* group = <PyObject*>self
-        if outbox._seat(group) >= 0:
-            return
-        if self._count == self._room:
-            self._resize(max(2 * self._room, 4))
-        outbox._sit(group, self._count)
-        Py_INCREF(outbox)
-        self._members[self._count] = <PyObject*>outbox
-        self._count += 1
-
-    def discard(self, Outbox outbox not None):
-        """Take a client out, if it is a member; the order of the others may change."""
-        cdef PyObject* group = <PyObject*>self
-        cdef Py_ssize_t at = outbox._seat(group), place
-        cdef Outbox last
-        if at < 0:
-            return
-        place = outbox._seats[at].place
-        outbox._rise(at)
-        self._count -= 1
-        if place != self._count:
-            last = <Outbox>self._members[self._count]
-            self._members[place] = <PyObject*>last
-            last._seats[last._seat(group)].place = place
-        Py_DECREF(outbox)
-        if self._room > 8 and 4 * self._count < self._room:
-            self._resize(self._room // 2)
-
-    def deliver(self, Item item not None):
-        """Queue a frame for each member; a delta not for those whom a snapshot is owed."""
-        cdef Py_ssize_t i = self._count
-        cdef bint delta = item.kind == _DELTA
-        cdef Outbox outbox
-        while i > 0:
-            i -= 1
-            outbox = <Outbox>self._members[i]
-            if delta and outbox._owed is not None and item.view in outbox._owed:
-                continue
-            outbox._push(item)
-
-    def owe(self, view, reason):
-        """Owe each member a snapshot."""
-        cdef Py_ssize_t i
-        for i in range(self._count):
-            (<Outbox>self._members[i]).owe(view, reason)
-
-    def present(self, list items not None, view, reason):
-        """Send each member a book's snapshot, as `Outbox.present` does."""
-        cdef Py_ssize_t i
-        for i in range(self._count):
-            (<Outbox>self._members[i]).present(items, view, reason)
-
-    def tell(self, Item item not None, view, bint live):
-        """Queue a book's new state for each member of its view, as `Outbox.send_state` does."""
-        cdef Py_ssize_t i = self._count
-        while i > 0:
-            i -= 1
-            (<Outbox>self._members[i]).send_state(item, view, live)
-
-    cdef int _resize(self, Py_ssize_t room) except -1:
-        cdef PyObject** moved = <PyObject**>PyMem_Realloc(self._members, room * sizeof(PyObject*))
-        if moved == NULL:
-            raise MemoryError
-        self._members, self._room = moved, room
-        return 0

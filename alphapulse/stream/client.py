@@ -18,12 +18,12 @@ from alphapulse.stream._fanout import (
     BEHIND,
     POLICY_VIOLATION,
     WRITE_BYTES,
-    Group,
     Item,
     Outbox,
     Ready,
     check_all,
 )
+from alphapulse.stream._groups import Group
 from alphapulse.stream.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
