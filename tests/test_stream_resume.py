@@ -235,6 +235,21 @@ def test_the_ring_before_is_read_to_its_end_while_it_is_kept(
         assert [each["epoch"] for each in consumer.of("epoch")] == [epoch, exchange.epoch]
 
 
+def test_a_client_that_saw_a_ring_end_is_told_the_next_epoch(stage: BookStage) -> None:
+    exchange = stage.exchange
+    client, consumer = stage.texts(**WHOLE)
+    stage.hub.disconnect(client)
+    epoch, seen = exchange.epoch, exchange.writer.sequence
+    exchange.succeed()
+    stage.feed()
+    begun = len(consumer.events)
+    again(stage, consumer, seen, epoch, **WHOLE)
+    told = [event["type"] for event in consumer.events[begun:]]
+    assert told.index("epoch") < told.index("orderbook_snapshot")
+    assert [each["epoch"] for each in consumer.of("epoch")] == [exchange.epoch]
+    assert consumer.current("kraken", "BTC-USD", 1)
+
+
 def test_a_slow_client_is_given_the_past_as_it_takes_it(stage: BookStage) -> None:
     exchange = stage.exchange
     client, consumer = stage.texts(**WHOLE)

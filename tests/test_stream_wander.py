@@ -101,7 +101,8 @@ class Wanderer:
                         sequence = event["sequences"].get(exchange, 0)
                         self.points[exchange] = {"epoch": epoch, "sequence": sequence}
             elif event["type"] == "epoch":
-                self.points[event["exchange"]] = {"epoch": event["epoch"], "sequence": 0}
+                if self.points[event["exchange"]]["epoch"] != event["epoch"]:
+                    self.points[event["exchange"]] = {"epoch": event["epoch"], "sequence": 0}
             elif "sequence" in event["data"]:
                 if event["type"] in ("orderbook_snapshot", "state"):
                     self.told.add((event["data"]["exchange"], event["data"]["symbol"]))

@@ -155,8 +155,8 @@ class Replay:
         self._records: Iterator[RawRecord] = iter(())
         """Those of the batch that weren't looked at yet."""
         self._epoch = point.epoch
-        self._told_epoch = venue.epoch
-        """As the client was told, of what it gets next."""
+        self._told_epoch = venue.epoch if venue.epoch == point.epoch else 0
+        """Of what the client gets next, as far as it knows; 0 where it could be either."""
         self._instruments: Mapping[int, Instrument] = {}
         self.announced: set[int] = set()
         """Instruments whose records the client was given."""
