@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.built
 NATIVE_FOLDERS := alphapulse/_core alphapulse/stream
 NATIVE := $(wildcard $(foreach folder,$(NATIVE_FOLDERS),$(addprefix $(folder)/,*.pyx *.pxd *.h)))
-SOURCES := alphapulse tests tools setup.py $(patsubst %/__main__.py,%,$(wildcard benchmarks/__main__.py))
+SOURCES := alphapulse tests tools setup.py EXCHANGE_TEMPLATE.py $(patsubst %/__main__.py,%,$(wildcard benchmarks/__main__.py))
 TYPED := $(filter-out tools setup.py,$(SOURCES))
 
 .PHONY: build check format test demo bench soak sanitize clean

@@ -8,6 +8,7 @@ from typing import Any
 
 from alphapulse.collectors.feed import Feed
 from alphapulse.collectors.registry import make_venue
+from alphapulse.collectors.venue import Venue
 from alphapulse.config import VenuesSettings
 from alphapulse.model import (
     Action,
@@ -47,22 +48,24 @@ class FeedOnRing:
     Parameters
     ----------
     prefix : of the ring's name
-    venue : name of the venue
+    venue : the venue, or its name
     instruments : as the venue's metadata would list them; all are followed
     """
 
     def __init__(
         self,
         prefix: str,
-        venue: str,
+        venue: str | Venue,
         instruments: Iterable[Instrument],
         settings: VenuesSettings | None = None,
     ) -> None:
         self.now_ns = NOW_NS
         self.complaints: list[tuple[str | None, str]] = []
-        self.venue = make_venue(venue, settings or VenuesSettings())
-        self.writer = RingWriter(venue, prefix=prefix, size_bytes=RING_BYTES)
-        self.reader = RingReader(venue, prefix=prefix, start="oldest")
+        if isinstance(venue, str):
+            venue = make_venue(venue, settings or VenuesSettings())
+        self.venue = venue
+        self.writer = RingWriter(venue.name, prefix=prefix, size_bytes=RING_BYTES)
+        self.reader = RingReader(venue.name, prefix=prefix, start="oldest")
         listed = list(instruments)
         self.feed = Feed(
             self.venue,

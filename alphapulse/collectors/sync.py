@@ -227,10 +227,11 @@ class SyncedBook(ABC):
             self.fail(BookState.INVALID, Reason.CHECKSUM, received_ns)
             return False
         except CrossedBook:
+            # Looked at once the checksum is known to match.
+            counts.checksums_ok += checksum is not None
             self.fail(BookState.INVALID, Reason.CROSSED, received_ns)
             return False
-        if checksum is not None:
-            counts.checksums_ok += 1
+        counts.checksums_ok += checksum is not None
         if record is not None:
             self._publisher.write(record)
         return True
