@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -177,6 +178,47 @@ async def test_a_lost_connection_goes_on_where_it_was(
             if successor is not None:
                 await client.close()
                 await asyncio.to_thread(successor.stop)
+
+
+@FORMATS
+async def test_a_storm_of_losses_leaves_no_trade_out_and_no_book_wrong(
+    server: ServerThread, exchange: Exchange, format_: Any
+) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    trades: list[str] = []
+    async with StreamClient(server.url, format=format_, **QUICK) as client:
+        await client.subscribe("trades")
+        await client.subscribe(["orderbook", "state"], depth="full")
+        taken = Taken(client, exchange)
+        for _ in range(40):
+            for _ in range(rng.randrange(40)):
+                symbol = rng.choice(("BTC-USD", "ETH-USD"))
+                what = rng.random()
+                if what < 0.3:
+                    trades.append(exchange.trade(symbol))
+                elif what < 0.97:
+                    side = rng.choice((BID, ASK))
+                    price = 10000 + rng.randrange(20) + (side is ASK) * 50
+                    exchange.change(symbol, (side, price, rng.randrange(5)))
+                else:
+                    exchange.state(symbol, BookState.INVALID, Reason.CHECKSUM)
+                    exchange.reset(symbol, {9000: 1}, {}, Reason.RESYNCED)
+                    exchange.state(symbol, BookState.LIVE, Reason.RESYNCED)
+            if rng.random() < 0.4:
+                await asyncio.to_thread(server.drop_clients)
+            elif trades:
+                await taken.have(Trade, rng.randint(len(taken.of(Trade)), len(trades)))
+        for symbol in ("BTC-USD", "ETH-USD"):
+            exchange.change(symbol, (BID, 10030, rng.randrange(10, 1000)))
+        await taken.have(Trade, len(trades))
+        for symbol in ("BTC-USD", "ETH-USD"):
+            book = client.books["kraken", symbol]
+            while not (book.live and book.version == exchange.versions[symbol]):
+                await taken.until(lambda _: True)
+        assert [trade.trade_id for trade in taken.of(Trade)] == trades
+        assert taken.of(Gap) == []
 
 
 @FORMATS
