@@ -61,7 +61,12 @@ class Copy(Book):
     def expect(self) -> None:
         """A snapshot is to come."""
         self.ready = self.told = False
+        self.version = 0
         self.parts.clear()
+
+    def resume(self) -> None:
+        """What there is goes on; if the stream itself took it for stale, it takes that back."""
+        self.ready = self.version > 0
 
     def lose(self) -> None:
         """The book isn't live."""
@@ -191,6 +196,8 @@ class DigestClient:
             book = self._book(exchange, symbol)
             if resumed.get(exchange) != "records" or not whole:
                 book.expect()
+            else:
+                book.resume()
         self.resumed += sum(how == "records" for how in resumed.values())
 
     def _take_unsubscribed(self, event: dict[str, Any]) -> None:
