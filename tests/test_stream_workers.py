@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidMessage
 
 from alphapulse.config import load
 from alphapulse.errors import ConfigError
@@ -78,7 +78,7 @@ async def reopened(stack: AsyncExitStack, port: int) -> ClientConnection:
     while True:
         try:
             return await joined(stack, port)
-        except (OSError, ConnectionClosed):
+        except (OSError, ConnectionClosed, InvalidMessage):
             continue  # the kernel has dealt it to one that is dying
 
 
