@@ -98,7 +98,7 @@ def _query(endpoint: Endpoint, limits: Limits) -> list[dict[str, Any]]:
         {
             "name": parameter.name,
             "in": "query",
-            "required": False,
+            "required": parameter.required(limits),
             "description": parameter.description,
             "schema": parameter.schema(limits),
         }

@@ -10,6 +10,7 @@ import base64
 import binascii
 import re
 import zlib
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
@@ -21,7 +22,8 @@ from alphapulse.api.problems import Problem, bad
 from alphapulse.fixed import INT64_MAX
 from alphapulse.history import OrderKey
 
-CURSOR_PATTERN = r"^[A-Za-z0-9_-]{1,1024}$"
+CURSOR_PATTERN = r"^lM[67][A-Za-z0-9_-]{7,1000}$"
+"""How the content below begins in base64, its first number being one of 32 bits."""
 
 _decoder = msgspec.msgpack.Decoder(tuple[int, int, int, str])
 
@@ -51,20 +53,24 @@ class CursorParameter(Parameter[Cursor | None]):
         """See `Parameter`."""
         if text is None:
             return None
+        if not re.fullmatch(CURSOR_PATTERN, text):
+            raise bad(self.name, f"{text!r} is no cursor; follow the `next` of an answer as it is")
         try:
-            if not re.fullmatch(CURSOR_PATTERN, text):
-                raise ValueError("other characters")
             content = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
             series, time_ns, number, name = _decoder.decode(content)
             if abs(time_ns) > INT64_MAX or number < 0:
                 raise ValueError("no place of a row")
         except (binascii.Error, ValueError):
-            raise self.unusable() from None
+            raise self.unknown() from None
         return Cursor(series, (time_ns, number, name))
 
-    def unusable(self) -> Problem:
-        """What is raised for one that is of no use for a request."""
-        return bad(self.name, "is none of this request; follow the `next` of an answer as it is")
+    def unknown(self) -> Problem:
+        """What is raised for one that leads to no page of this request."""
+        return Problem(
+            HTTPStatus.NOT_FOUND,
+            f"{self.name}: leads to no page of this request; follow an answer's `next` as it is",
+            self.name,
+        )
 
 
 CURSOR = CursorParameter(
@@ -74,7 +80,7 @@ CURSOR = CursorParameter(
 
 def series_of(*parts: object) -> int:
     """A number that differs between what cursors can't be exchanged between."""
-    return zlib.crc32("\0".join(map(str, parts)).encode())
+    return zlib.crc32("\0".join(map(str, parts)).encode()) | 1 << 31
 
 
 def next_link(request: Request, path: str, cursor: Cursor) -> str:

@@ -58,6 +58,10 @@ class Parameter(Generic[T]):
         """JSON schema of its values."""
         raise NotImplementedError
 
+    def required(self, limits: Limits) -> bool:
+        """Whether a request without it is of no use."""
+        return False
+
     def read(self, text: str | None, limits: Limits) -> T:
         """The value of what a request has, None where it isn't given. Raises `Problem`."""
         raise NotImplementedError
@@ -85,7 +89,14 @@ class Exchange(Parameter[str]):
         schema: dict[str, Any] = {"type": "string"}
         if limits.exchanges:
             schema["enum"] = [*limits.exchanges, *self._others]
-        return schema | ({"default": self._default} if self._default else {})
+        if self._default and not self.required(limits):
+            schema["default"] = self._default
+        return schema
+
+    def required(self, limits: Limits) -> bool:
+        """See `Parameter`: so it is where the default is unknown."""
+        known = limits.exchanges
+        return bool(known and self._default) and self._default not in known
 
     def read(self, text: str | None, limits: Limits) -> str:
         """See `Parameter`."""
@@ -165,7 +176,8 @@ class Number(Parameter[Decimal | None]):
 
     def schema(self, limits: Limits) -> dict[str, Any]:
         """See `Parameter`."""
-        return {"type": "number", "minimum": 0, "maximum": self._most}
+        digits, places = len(str(self._most)), self._places
+        return {"type": "string", "pattern": rf"^[0-9]{{1,{digits}}}(\.[0-9]{{1,{places}}})?$"}
 
     def read(self, text: str | None, limits: Limits) -> Decimal | None:
         """See `Parameter`."""

@@ -152,7 +152,7 @@ def _format(request: Request, query: Parameters) -> Format:
 def _cursor(query: Parameters, series: int) -> Cursor | None:
     cursor = query[CURSOR]
     if cursor is not None and cursor.series != series:
-        raise CURSOR.unusable()
+        raise CURSOR.unknown()
     return cursor
 
 
