@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
-from benchmarks.fanout_run import Case, Phase, Running, Stage, allow_files, load_program
+from benchmarks.fanout_report import Case, Phase
+from benchmarks.fanout_run import Running, Stage, allow_files, load_program
 from benchmarks.fanout_servers import Server, ours, peers
 from benchmarks.harness import (
     Absent,

@@ -52,7 +52,7 @@ static struct {
 } options = {.greeting = 1, .ramp = 2000, .stamp_at = -1, .seconds = 600, .patience = 5, .path = "/ws"};
 
 static struct client *clients;
-static struct phase phases[PHASES];
+static struct phase phases[PHASES]; /* the first, nameless, until all are greeted */
 static int phase_count = 1, poller, opening, opened, ready, greeted, failed, disconnects, stalled = -1;
 static uint64_t begun_ns, expected = UINT64_MAX, total, last_seen_ns, own_total;
 static char *room, **texts;
@@ -283,11 +283,13 @@ static void connect_next(void) {
         fail("epoll_ctl");
 }
 
+static void end_phase(void) {
+    struct phase *now = &phases[phase_count - 1];
+    now->cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - now->cpu_ns;
+}
+
 static void begin_phase(const char *name) {
-    if (phase_count > 0) {
-        struct phase *now = &phases[phase_count - 1];
-        now->cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - now->cpu_ns;
-    }
+    end_phase();
     if (phase_count == PHASES) fail("phases");
     struct phase *next = &phases[phase_count++];
     snprintf(next->name, sizeof next->name, "%s", name);
@@ -471,7 +473,6 @@ int main(int count, char **words) {
     read_options(count, words);
     prepare();
     uint64_t since_ns = clock_ns(CLOCK_MONOTONIC);
-    phase_count = 1;
     for (int going = 1; going;) {
         int found = epoll_wait(poller, events, EVENTS, ready ? 50 : 1);
         for (int i = 0; i < found; i++) {
@@ -490,10 +491,7 @@ int main(int count, char **words) {
         if ((double)(now_ns - since_ns) / 1e9 > options.seconds) going = 0;
         if (failed && !ready) going = 0;
     }
-    if (phase_count > 1) {
-        struct phase *now = &phases[phase_count - 1];
-        now->cpu_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - now->cpu_ns;
-    }
+    end_phase();
     report();
     return 0;
 }

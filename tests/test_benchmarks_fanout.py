@@ -9,7 +9,8 @@ import pytest
 
 from benchmarks import fanout
 from benchmarks.fanout_feed import Done
-from benchmarks.fanout_run import Case, Stage, load_program
+from benchmarks.fanout_report import Case
+from benchmarks.fanout_run import Stage, load_program
 from benchmarks.fanout_servers import Server, ours, peers
 from benchmarks.harness import Absent
 
