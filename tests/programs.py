@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import tomllib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
@@ -52,12 +53,27 @@ class Program:
 @asynccontextmanager
 async def program(*arguments: str, environ: Mapping[str, str]) -> AsyncIterator[Program]:
     """Run ``python -m arguments``; it is killed on leaving if it hasn't ended."""
+    async with _python("-m", *arguments, environ=environ) as running:
+        yield running
+
+
+@asynccontextmanager
+async def script(name: str, *arguments: str, environ: Mapping[str, str]) -> AsyncIterator[Program]:
+    """Run a script of pyproject.toml's, installed or not; else as `program`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    module, _, function = project["scripts"][name].partition(":")
+    code = f"from {module} import {function}; {function}()"
+    async with _python("-c", code, *arguments, environ=environ) as running:
+        yield running
+
+
+@asynccontextmanager
+async def _python(*arguments: str, environ: Mapping[str, str]) -> AsyncIterator[Program]:
     inherited = {
         key: value for key, value in os.environ.items() if not key.startswith("ALPHAPULSE__")
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        "-m",
         *arguments,
         env={**inherited, "PYTHONPATH": str(ROOT), **environ},
         stdin=asyncio.subprocess.DEVNULL,

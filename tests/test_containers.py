@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import yaml
 
 from alphapulse.config import Settings, load, refuse_exposure
 from tests.monitoring import GRAFANA, PROMETHEUS
+from tests.programs import TIMEOUT_SECONDS, Program, program, script
 from tests.support import ROOT, requires_program
+from tests.trading import redis_server
 from tools import check_image
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
@@ -23,15 +28,20 @@ OURS = [name for name, service in SERVICES.items() if service["image"] == "alpha
 STEPS = check_image.parse((ROOT / "Dockerfile").read_text(encoding="utf-8"))
 
 
-def settings_of(name: str) -> Settings:
-    """Settings with which a service's container runs, where the user's environment has none."""
+def environ_of(name: str) -> dict[str, str]:
+    """A container's environment, where the user's has nothing to add."""
     environ: dict[str, str] = {}
     for step in STEPS:
         if step.name == "ENV":
             environ |= check_image.variables(step.text)
     for key, value in SERVICES[name]["environment"].items():
         environ[key] = re.sub(r"\$\{\w+:-(.*?)\}", r"\1", value)
-    return load(os.devnull, environ)
+    return environ
+
+
+def settings_of(name: str) -> Settings:
+    """Settings with which a service's container runs."""
+    return load(os.devnull, environ_of(name))
 
 
 def test_compose_file_is_valid_by_the_specifications_schema() -> None:
@@ -132,6 +142,67 @@ def test_build_context_is_what_is_copied_and_nothing_built() -> None:
     assert {path.suffix for path in files} <= {
         *("", ".py", ".pyx", ".pxd", ".pyi", ".h", ".html", ".md", ".toml", ".in", ".typed")
     }
+
+
+async def test_the_services_work_together_and_tell_their_health(
+    tmp_path: Path, ring_prefix: str
+) -> None:
+    """As three programs that share /dev/shm; what only Docker gives is replaced."""
+    replaced = {
+        "ALPHAPULSE__RING__PREFIX": ring_prefix,
+        "ALPHAPULSE__RING__SIZE_BYTES": "8MiB",
+        "ALPHAPULSE_CONFIG": os.devnull,
+        "PROMETHEUS_MULTIPROC_DIR": str(tmp_path / "metrics"),
+        "STREAM_PORT": "0",
+        "API_PORT": "0",
+    }
+    own = {"PATH": os.environ["PATH"]}
+    async with AsyncExitStack() as stack:
+        redis = stack.enter_context(redis_server())
+        simulate = ("alphapulse.cli", "simulate", "--symbols", "BTC-USD,ETH-USD,SOL-USD")
+        venues = await stack.enter_async_context(program(*simulate, environ={}))
+        for _ in range(6):
+            name, url = (await venues.line(r"export (\w+)=(\S+)")).groups()
+            replaced[name] = url
+        replaced["REDIS_URL"] = redis.url
+
+        async def start(name: str) -> Program:
+            [command] = SERVICES[name]["command"]
+            environ = environ_of(name) | replaced | own
+            return await stack.enter_async_context(script(command, environ=environ))
+
+        collectors = await start("collectors")
+        stream = await start("stream")
+        port = await stream.port()
+        replaced |= {"STREAM_PORT": str(port), "ALPHAPULSE__STREAM__HOST": "127.0.0.1"}
+        api = await start("api")
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        url = f"http://127.0.0.1:{await api.port()}"
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            while (health := await get(http, f"{url}/health", "api"))["status"] != "ok":
+                pass
+        assert health["components"]["stream"]["status"] == "ok"
+        assert (await get(http, f"http://127.0.0.1:{port}/health", "stream"))["status"] == "ok"
+        await asyncio.to_thread(check_health, "collectors", ring_prefix, 0)
+        for running in (collectors, stream, api):
+            assert await running.end() == 0
+        await asyncio.to_thread(check_health, "collectors", ring_prefix, 1)
+
+
+async def get(http: aiohttp.ClientSession, url: str, name: str) -> dict[str, Any]:
+    """A JSON answer to a request that calls the server by its service's name."""
+    async with http.get(url, headers={"Host": name}) as answer:
+        assert answer.status == 200, await answer.text()
+        found: dict[str, Any] = await answer.json()
+        return found
+
+
+def check_health(name: str, prefix: str, expected: int) -> None:
+    """Run a service's health check on rings of this prefix."""
+    *_, code = SERVICES[name]["healthcheck"]["test"]
+    code = code.replace("list_rings()", f"list_rings(prefix={prefix!r})")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
+    assert done.returncode == expected
 
 
 @pytest.mark.soak
