@@ -14,9 +14,10 @@ import pytest
 from alphapulse.clock import wall_ns
 from alphapulse.config import StoreSettings
 from alphapulse.errors import StoreError
-from alphapulse.store import EmbeddedStore, WriteBatch
+from alphapulse.history import SeriesSummary
+from alphapulse.store import EmbeddedStore, WriteBatch, tables
 from tests.support import ROOT
-from tests.trading import row, stored_ids
+from tests.trading import NOW_NS, row, stored_ids
 
 DAY_NS = 86400 * 10**9
 
@@ -76,6 +77,41 @@ async def test_old_trades_are_deleted(settings: Callable[..., StoreSettings]) ->
     await store.close()
     store = await EmbeddedStore.open(settings(retention_days=0))
     assert await store.append(WriteBatch(exchange="kraken", trades=rows)) == 0
+    await store.close()
+
+
+async def test_summaries_are_what_the_tables_hold(
+    settings: Callable[..., StoreSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def counted(store: EmbeddedStore) -> list[SeriesSummary]:
+        return [SeriesSummary._make(each) for each in await store._read(tables.SELECT_SUMMARY, [])]
+
+    store = await EmbeddedStore.open(settings(retention_days=0))
+    assert await store.summarise() == []
+    old = row(5, timestamp_ns=NOW_NS - 40 * DAY_NS)
+    for trades in (
+        [row(7), row(8), row("x"), row(1, symbol="ETH-USD")],
+        [row(7), row(9), old],  # seen before, new, late
+        [],
+        [row(3, symbol="SOL-USD", timestamp_ns=NOW_NS - 50 * DAY_NS)],
+    ):
+        await store.append(WriteBatch(exchange="kraken", trades=trades))
+        assert await store.summarise() == await counted(store)
+    before = await store.summarise()
+    assert [summary.trades for summary in before] == [5, 1, 1]
+    with monkeypatch.context() as broken:
+        broken.setattr(tables, "INSERT_TRADES", "INSERT INTO nowhere SELECT 1")
+        with pytest.raises(StoreError):
+            await store.append(WriteBatch(exchange="kraken", trades=[row(10)]))
+    assert await store.summarise() == before == await counted(store)
+    await store.append(WriteBatch(exchange="kraken", trades=[row(11)]))
+    assert await store.summarise() == await counted(store) != before
+    await store.close()
+    # What retention deletes is counted no more, a whole series included.
+    store = await EmbeddedStore.open(settings(retention_days=30))
+    await store.append(WriteBatch(exchange="kraken", trades=[row(12)]))
+    assert await store.summarise() == await counted(store)
+    assert [summary.symbol for summary in await store.summarise()] == ["BTC-USD", "ETH-USD"]
     await store.close()
 
 

@@ -28,6 +28,7 @@ from alphapulse.store import tables
 from alphapulse.store.bars import bars_of, span_of_bars
 from alphapulse.store.books import dump_book, load_book
 from alphapulse.store.identity import Series, sift, text_ids
+from alphapulse.store.recent import KEPT, RecentTrades
 from alphapulse.store.repository import Repository, WriteBatch
 
 T = TypeVar("T")
@@ -70,6 +71,9 @@ class EmbeddedStore(Repository):
         # What summaries tell: as committed, and as it will be after the transaction under way.
         self._held: dict[tuple[str, str], SeriesSummary] = {}
         self._coming: dict[tuple[str, str], SeriesSummary] = {}
+        self._recent = RecentTrades()
+        self._added: list[TradeRow] = []
+        self._swept = False
         self._next_sweep = 0.0
         self._closed = False
 
@@ -113,11 +117,32 @@ class EmbeddedStore(Repository):
         series = self._series_ids.get((exchange, symbol))
         if series is None:
             return []
+        if newest and start_ns is None and end_ns is None and beyond is None:
+            return await self._read_newest((exchange, symbol), series, limit)
         span = _span(*narrowed(start_ns, end_ns, beyond, newest))
         query = tables.select_trades(newest, beyond is not None)
         rows = await self._read(query, [series, *span, *(beyond or ()), _limit(limit)])
         trades = [tables.trade_of(row, exchange, symbol) for row in rows]
         return trades[::-1] if newest else trades
+
+    async def _read_newest(
+        self, key: tuple[str, str], series: int, limit: int | None
+    ) -> list[TradeRow]:
+        known = self._recent.read(key, limit)
+        if known is None and limit is not None and limit <= KEPT:
+            # In the writer's thread, so that nothing is added between reading and keeping.
+            await self._run(self._writer, lambda: self._keep_newest(key, series))
+            known = self._recent.read(key, limit)
+        if known is not None:
+            return known
+        values = [series, *_span(None, None), _limit(limit)]
+        rows = await self._read(tables.select_trades(True, False), values)
+        return [tables.trade_of(row, *key) for row in reversed(rows)]
+
+    def _keep_newest(self, key: tuple[str, str], series: int) -> None:
+        query = tables.select_trades(True, False)
+        rows = self._cursor().execute(query, [series, *_span(None, None), KEPT]).fetchall()
+        self._recent.put(key, [tables.trade_of(row, *key) for row in reversed(rows)])
 
     async def read_bars(
         self,
@@ -206,7 +231,7 @@ class EmbeddedStore(Repository):
     def _in_transaction(self, job: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
         cursor = self._cursor()
         cursor.execute("BEGIN")
-        self._coming = self._held
+        self._coming, self._added, self._swept = self._held, [], False
         try:
             result = job(cursor)
             cursor.execute("COMMIT")
@@ -216,6 +241,9 @@ class EmbeddedStore(Repository):
             self._roll_back(cursor)
             raise
         self._held = self._coming
+        if self._swept:
+            self._recent.clear()
+        self._recent.add(self._added)
         return result
 
     def _roll_back(self, cursor: duckdb.DuckDBPyConnection) -> None:
@@ -259,6 +287,7 @@ class EmbeddedStore(Repository):
             cursor.execute("INSERT INTO books VALUES (?, ?, ?, ?)", values)
         if batch.position is not None:
             self._place(cursor, batch.exchange, batch.position)
+        self._added = new
         self._coming = _with_trades(self._coming, new)
         self._sweep(cursor, seen)
         return len(new)
@@ -320,6 +349,7 @@ class EmbeddedStore(Repository):
         cursor.execute("DELETE FROM trades WHERE timestamp_ns < ?", [oldest])
         cursor.execute("DELETE FROM gaps WHERE received_ns < ?", [oldest])
         self._coming = _summaries(cursor)
+        self._swept = True
 
 
 def _connect(settings: StoreSettings) -> duckdb.DuckDBPyConnection:
