@@ -45,6 +45,8 @@ class Dialect(ABC):
     venue_symbol: ClassVar[str]
     notices_losses: ClassVar[bool] = True
     """Whether the first update after a lost one shows that one is lost."""
+    step: ClassVar[int] = 1
+    """How many numbers an update takes."""
     unknown: ClassVar[bytes]
     """A frame of a kind that isn't followed."""
     metadata_fields: ClassVar[dict[str, Any]]
@@ -73,7 +75,7 @@ class Dialect(ABC):
                     side[price] = size
                 else:
                     side.pop(price, None)
-        self.number += 1
+        self.number += self.step
         return self.changes(bids or {}, asks or {})
 
     @abstractmethod
@@ -250,6 +252,7 @@ class AdvancedDialect(CoinbaseDialect):
 
 class BinanceUsDialect(Dialect):
     name = "binance_us"
+    step = 3
     venue_symbol = "BTCUSD"
     unknown = b'{"stream":"btcusd@kline_1m","data":{"e":"kline","s":"BTCUSD"}}'
     metadata_fields: ClassVar[dict[str, Any]] = {
@@ -275,7 +278,12 @@ class BinanceUsDialect(Dialect):
         return frame(lastUpdateId=self.number, bids=pairs(self.bids), asks=pairs(self.asks))
 
     def changes(self, bids: Side, asks: Side) -> bytes:
-        ids = {"U": self.number, "u": self.number, "b": pairs(bids), "a": pairs(asks)}
+        ids = {
+            "U": self.number - self.step + 1,
+            "u": self.number,
+            "b": pairs(bids),
+            "a": pairs(asks),
+        }
         data = {"e": "depthUpdate", "E": 1690731013371, "s": "BTCUSD", **ids}
         return frame(stream="btcusd@depth@100ms", data=data)
 
@@ -317,7 +325,7 @@ class ExampleDialect(BinanceUsDialect):
         return frame(last=self.number, bids=pairs(self.bids), asks=pairs(self.asks))
 
     def changes(self, bids: Side, asks: Side) -> bytes:
-        ids = {"first": self.number, "last": self.number}
+        ids = {"first": self.number - self.step + 1, "last": self.number}
         head = {"product": "BTC_USD", "time": TIME, **ids}
         return frame(channel="book", **head, bids=pairs(bids), asks=pairs(asks))
 
