@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from starlette.requests import Request
 
 from alphapulse.api.crossings import Crossings
+from alphapulse.api.items import ItemCache
 from alphapulse.api.market import LiveMarkets
 from alphapulse.api.parameters import Limits
 from alphapulse.api.problems import Problem, bad
@@ -45,6 +46,7 @@ class Context:
         self.history = history
         self.markets = markets
         self.started_ns = wall_ns()
+        self.items = ItemCache()
         self.limits = Limits(settings.api.max_limit)
         self.endpoints: Sequence[Endpoint] = ()
         """What is served; `create_app` sets it."""

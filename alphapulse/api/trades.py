@@ -134,7 +134,7 @@ async def _trades(
     if form is not JSON:
         return _table(request, form, rows, link, TradeItem, _trade_item, trades_table)
     body = TradesBody(
-        data=[_trade_item(row) for row in rows],
+        data=context.items.items((series, limit, recent), rows, _trade_item),
         symbol=symbol,
         exchange=exchange,
         count=len(rows),
