@@ -107,6 +107,25 @@ def test_a_binary_client_gets_the_rings_own_bytes(stage: BookStage) -> None:
     assert consumer.current("kraken", "SOL-USD", exchange.versions["SOL-USD"])
 
 
+@pytest.mark.parametrize("form", ["texts", "records"])
+def test_whole_books_keep_the_order_of_the_ring(stage: BookStage, form: str) -> None:
+    """Whichever event a client saw last, it has all before: so it can resume."""
+    exchange = stage.exchange
+    _, consumer = getattr(stage, form)(**WHOLE)
+    begun = len(consumer.events)
+    exchange.state("BTC-USD", BookState.STALE, Reason.GAP)
+    exchange.reset("BTC-USD", {70: 1}, {80: 1}, Reason.RESYNCED)
+    exchange.state("BTC-USD", BookState.LIVE, Reason.RESYNCED)
+    exchange.change("ETH-USD", (BID, 100, 5))
+    exchange.trade("ETH-USD")
+    stage.feed()
+    if isinstance(consumer, Consumer):
+        told = [event["data"]["sequence"] for event in consumer.events[begun:]]
+    else:
+        told = [event.sequence for event in consumer.events[begun:]]
+    assert told == [*range(exchange.writer.sequence - 4, exchange.writer.sequence + 1)]
+
+
 def test_nothing_missed_is_nothing_sent(stage: BookStage) -> None:
     client, consumer = stage.texts(**WHOLE)
     stage.hub.disconnect(client)

@@ -116,12 +116,14 @@ class View:
         ----------
         record : the ring's snapshot that it was reset by; None for another reason
         """
-        if record is None or not self.passes:
+        if self._top is not None or record is None:
             self.clients.owe(self, reason)
             return
-        items = [Item(binary_frame(record), Kind.SNAPSHOT, self, 0)]
-        self._snapshots[reason] = items
-        self.clients.present(items, self, reason)
+        # Whole books are in the order of the ring's sequences: a client may resume after any event.
+        if self.passes:
+            self._snapshots[reason] = [Item(binary_frame(record), Kind.SNAPSHOT, self, 0)]
+        if self.clients:
+            self.clients.present(self.snapshot(reason), self, reason)
 
     def advance(self, change: Advance) -> None:
         """Follow a change of the book."""
