@@ -297,7 +297,7 @@ def test_a_tally_shares_what_it_counted_when_flushed() -> None:
 def test_a_process_tells_its_memory_and_cpu_time() -> None:
     service = f"test-{secrets.token_hex(4)}"
     sampler = metrics.ProcessSampler(service)
-    ballast = bytearray(64 * 2**20)
+    ballast = bytearray(b"x") * (64 * 2**20)  # written to, so that it is resident
     sampler.sample()
     before = metrics.sample("memory_usage_bytes", service=service)
     assert before is not None
