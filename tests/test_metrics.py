@@ -298,7 +298,7 @@ def test_a_tally_shares_what_it_counted_when_flushed() -> None:
 def test_a_process_tells_its_memory_and_cpu_time() -> None:
     service = f"test-{secrets.token_hex(4)}"
     sampler = metrics.ProcessSampler(service)
-    # Mapped, not allocated: the allocator may hand out memory that is resident, and keeps what it gets
+    # Mapped, not allocated: the allocator may give memory that is resident, and keeps what it gets
     # back. Written to, so that it is resident.
     ballast = mmap.mmap(-1, 64 * 2**20)
     ballast.write(b"x" * len(ballast))
