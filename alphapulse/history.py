@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -16,6 +17,7 @@ import msgspec
 from alphapulse.clock import NO_TIME, NS_PER_SECOND
 from alphapulse.fixed import to_decimal
 from alphapulse.model import (
+    BookState,
     Channel,
     Gap,
     IdKind,
@@ -23,6 +25,7 @@ from alphapulse.model import (
     Overrun,
     Reason,
     Side,
+    StateChange,
     Trade,
 )
 
@@ -60,6 +63,8 @@ class TradeRow(msgspec.Struct, frozen=True, kw_only=True):
     """The taker's."""
     matches: int = 1
     """How many of the venue's matches it stands for; 0 if unknown."""
+    filled: bool = False
+    """Whether it comes from the venue's REST service, to fill a gap, and not from the feed."""
 
     @property
     def exact_price(self) -> Decimal:
@@ -91,6 +96,19 @@ class BarRow(NamedTuple):
     trades: int
 
 
+class FillStatus(StrEnum):
+    """What has become of a gap."""
+
+    OPEN = "open"
+    """Nothing as yet."""
+    FILLED = "filled"
+    """The trades that were missing are there."""
+    PARTIAL = "partial"
+    """Some are there; the venue gives no more."""
+    UNAVAILABLE = "unavailable"
+    """It can't be filled: books have no history, or the venue gives none of the trades."""
+
+
 class GapRow(msgspec.Struct, frozen=True, kw_only=True):
     """Something that the store doesn't have, as far as it is known; bounds are inclusive."""
 
@@ -106,6 +124,37 @@ class GapRow(msgspec.Struct, frozen=True, kw_only=True):
     """Our time from which on something may be missing."""
     received_ns: int
     """Our time when the loss was seen."""
+    epoch: int | None = None
+    """The ring's, where the bounds are sequences of a ring."""
+    id: str = ""
+    """What the store calls it; empty until it is stored."""
+    status: FillStatus = FillStatus.OPEN
+    filled_ns: int = NO_TIME
+    """Our time when `status` was found."""
+    filled: int = 0
+    """Trades that were written to fill it."""
+
+
+class GapFill(msgspec.Struct, frozen=True, kw_only=True):
+    """What has become of a gap that a store holds."""
+
+    id: str
+    """The gap's, as in `GapRow`."""
+    status: FillStatus
+    filled_ns: int
+    filled: int
+
+
+class StateRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A change of a book's state."""
+
+    exchange: str
+    symbol: str
+    state: BookState
+    reason: Reason
+    timestamp_ns: int
+    """The venue's time; ours where the venue gives none."""
+    received_ns: int
 
 
 class BookRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,6 +227,17 @@ class History(Protocol):
         """Losses by the time when they were seen."""
         ...
 
+    async def read_states(
+        self,
+        exchange: str,
+        symbol: str,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        limit: int | None = None,
+    ) -> list[StateRow]:
+        """Changes of a book's state by the time of their arrival; with a limit the newest ones."""
+        ...
+
     async def read_book(
         self, exchange: str, symbol: str, at_ns: int | None = None
     ) -> BookRow | None:
@@ -227,6 +287,18 @@ def gap_row(gap: Gap) -> GapRow:
     )
 
 
+def state_row(change: StateChange) -> StateRow:
+    """Row of a change of state from a ring."""
+    return StateRow(
+        exchange=change.exchange,
+        symbol=change.symbol,
+        state=change.state,
+        reason=change.reason,
+        timestamp_ns=change.received_ns if change.exchange_ns == NO_TIME else change.exchange_ns,
+        received_ns=change.received_ns,
+    )
+
+
 def overrun_row(overrun: Overrun, since_ns: int, seen_ns: int) -> GapRow:
     """Row of what a reader of the ring was not given.
 
@@ -246,6 +318,7 @@ def overrun_row(overrun: Overrun, since_ns: int, seen_ns: int) -> GapRow:
         count=overrun.count,
         since_ns=since_ns,
         received_ns=seen_ns,
+        epoch=overrun.epoch,
     )
 
 

@@ -15,9 +15,11 @@ from alphapulse.fixed import format_decimal, parse_decimal, split_decimal, to_de
 from alphapulse.history import (
     INTERVALS_NS,
     BookRow,
+    GapFill,
     GapRow,
     History,
     SeriesSummary,
+    StateRow,
     TradeRow,
 )
 from alphapulse.model import IdKind, Level, Side
@@ -48,7 +50,10 @@ class WriteBatch(msgspec.Struct, frozen=True, kw_only=True):
     trades: Sequence[TradeRow] = ()
     gaps: Sequence[GapRow] = ()
     books: Sequence[BookRow] = ()
-    """Newest books; an older one of the same symbol is replaced."""
+    """Books at a moment, to be kept; the newest of a symbol is also its latest book."""
+    states: Sequence[StateRow] = ()
+    fills: Sequence[GapFill] = ()
+    """What has become of gaps that are in the store."""
     position: Position | None = None
     """Where to go on in the ring after this batch; None to leave it as it is."""
 
