@@ -14,7 +14,10 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from alphapulse._core.ring cimport AP_MAX_SEQUENCE, ap_padded
-from alphapulse._core.wire cimport TRADE, get_u32, get_u64, put_u64
+from alphapulse._core.wire cimport NO_TIME, TRADE, get_u32, get_u64, put_u64
+
+# Types beyond 63, which no version of the format has as yet, included.
+cdef uint64_t EVERY_TYPE = 0xFFFFFFFFFFFFFFFF
 
 
 @cython.no_gc
@@ -88,11 +91,28 @@ cdef class Records:
         return self.count > 0 or self.overrun is not None
 
     def __iter__(self):
+        return self.of_types(EVERY_TYPE)
+
+    def of_types(self, uint64_t wanted):
+        """Iterate over the records of some types: bit ``1 << type`` of each that is wanted."""
         cdef RecordIterator iterator = RecordIterator.__new__(RecordIterator)
         iterator.chunk = self.chunk
         iterator.begin = self.begin
         iterator.end = self.end
+        iterator.wanted = wanted
         return iterator
+
+    @property
+    def received_ns(self):
+        """Our time of the last record that has one, ``NO_TIME`` if none has."""
+        cdef Py_ssize_t at = self.begin
+        cdef int64_t found = NO_TIME, received_ns
+        while at < self.end:
+            received_ns = <int64_t>get_u64(self.chunk.data + at + 24)
+            if received_ns != NO_TIME:
+                found = received_ns
+            at += ap_padded(get_u32(self.chunk.data + at))
+        return found
 
     @property
     def nbytes(self):
@@ -140,17 +160,21 @@ cdef class RecordIterator:
     cdef Chunk chunk
     cdef Py_ssize_t begin
     cdef Py_ssize_t end
+    cdef uint64_t wanted
 
     def __iter__(self):
         return self
 
     def __next__(self):
         cdef RawRecord record
-        if self.begin >= self.end:
-            raise StopIteration
-        record = RawRecord.__new__(RawRecord)
-        record.chunk = self.chunk
-        record.start = self.chunk.data + self.begin
-        record.length = get_u32(record.start)
-        self.begin += ap_padded(record.length)
-        return record
+        cdef uint8_t *start
+        while self.begin < self.end:
+            start = self.chunk.data + self.begin
+            self.begin += ap_padded(get_u32(start))
+            if start[4] < 64 and self.wanted >> start[4] & 1 or self.wanted == EVERY_TYPE:
+                record = RawRecord.__new__(RawRecord)
+                record.chunk = self.chunk
+                record.start = start
+                record.length = get_u32(start)
+                return record
+        raise StopIteration

@@ -18,3 +18,4 @@ cdef class Vigil:
     cdef uint32_t ended
     cdef int64_t spin_ns
     cdef int64_t timeout_ns
+    cdef int64_t pause_ns

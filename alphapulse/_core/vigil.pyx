@@ -14,7 +14,9 @@ cdef extern from *:
     #include <linux/futex.h>
     #include <stdatomic.h>
     #include <stdint.h>
+    #include <sys/prctl.h>
     #include <sys/syscall.h>
+    #include <time.h>
     #include <unistd.h>
 
     enum { VIGIL_IDLE, VIGIL_ARMED, VIGIL_OVER };
@@ -36,6 +38,16 @@ cdef extern from *:
         return now;
     }
 
+    /* The kernel may end a sleep late by this thread's slack, of 50 us unless told otherwise. */
+    static void vigil_punctual(void) {
+        prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);
+    }
+
+    static void vigil_pause(int64_t nanoseconds) {
+        struct timespec time = {nanoseconds / 1000000000, nanoseconds % 1000000000};
+        nanosleep(&time, NULL);
+    }
+
     /* Back to idle, unless it was told to end. */
     static void vigil_rest(uint32_t *state) {
         uint32_t armed = VIGIL_ARMED;
@@ -49,6 +61,8 @@ cdef extern from *:
     uint32_t vigil_get(uint32_t *state) nogil
     uint32_t vigil_next(uint32_t *state) nogil
     void vigil_rest(uint32_t *state) nogil
+    void vigil_punctual() nogil
+    void vigil_pause(int64_t nanoseconds) nogil
 
 
 cdef class Vigil:
@@ -63,8 +77,11 @@ cdef class Vigil:
         self.event = event
         self.state = VIGIL_IDLE
 
-    def arm(self, Consumer consumer not None, int64_t spin_ns, int64_t timeout_ns, uint32_t ended):
+    def arm(self, Consumer consumer not None, int64_t spin_ns, int64_t timeout_ns, uint32_t ended,
+            int64_t pause_ns=0):
         """Wait as `Consumer.wait` does, in the thread.
+
+        With `pause_ns` it first sleeps for that long, whatever comes meanwhile.
 
         If it still waits for what it was armed for before, that wait is over soon instead.
         """
@@ -72,7 +89,7 @@ cdef class Vigil:
             ap_wake_all(self.consumer.segment.ring.header)
             return
         self.consumer = consumer
-        if consumer.lapped:
+        if consumer.lapped and pause_ns <= 0:
             eventfd_write(self.event, 1)
             return
         self.page = consumer.readers
@@ -81,6 +98,7 @@ cdef class Vigil:
         self.ended = ended
         self.spin_ns = spin_ns
         self.timeout_ns = timeout_ns
+        self.pause_ns = pause_ns
         vigil_set(&self.state, VIGIL_ARMED)
 
     def run(self):
@@ -89,7 +107,10 @@ cdef class Vigil:
         cdef ap_readers *readers
         cdef bint news
         with nogil:
+            vigil_punctual()
             while vigil_next(&self.state) == VIGIL_ARMED:
+                if self.pause_ns > 0:
+                    vigil_pause(self.pause_ns)
                 header = self.consumer.segment.ring.header
                 readers = NULL if self.page is None else self.page.readers
                 news = ap_news(header, self.position, self.ended)

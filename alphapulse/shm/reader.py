@@ -35,6 +35,9 @@ _SLOTLESS_SLICE_NS = 2_000_000
 _LOOK_NS = 50_000_000
 """The least time between two looks at the file system."""
 
+LONGEST_PAUSE_NS = 10_000_000
+"""Longest pause of `RingReader.ready`: nothing ends it early."""
+
 
 class Position(NamedTuple):
     """A place in a venue's rings: the next sequence wanted."""
@@ -268,15 +271,21 @@ class RingReader(Cursor[Batch]):
             self._here.consumer.wait(spins_ns, 0 if spin_ns else slice_ns, ended)
         return False
 
-    async def ready(self) -> None:
-        """Return when `read` would give something, or the reader was closed."""
+    async def ready(self, pause_ns: int = 0) -> None:
+        """Return when `read` would give something, or the reader was closed.
+
+        Parameters
+        ----------
+        pause_ns : sleep for that long first, up to `LONGEST_PAUSE_NS`: whoever can't use each
+            record at once is woken less often, and costs the writer no wake-ups meanwhile. An
+            event loop's own timers are too coarse for this.
+        """
         spin_ns, slices = self._spin_ns, self._slices_ns()
+        pause_ns = min(pause_ns, LONGEST_PAUSE_NS)
         while not self._closed:
             here = self._here
-            if not here.consumer.drained:
-                return
             ended = here.segment.ended
-            if self._has_news():
+            if pause_ns <= 0 and (not here.consumer.drained or self._has_news()):
                 return
             if self._watcher is None:
                 self._watcher = Watcher(f"ring-{self.name}")
@@ -284,7 +293,10 @@ class RingReader(Cursor[Batch]):
             spins_ns = min(spin_ns, slice_ns)
             spin_ns -= spins_ns
             timeout_ns = 0 if spin_ns else slice_ns
-            await self._watcher.news(self._here.consumer, spins_ns, timeout_ns, ended)
+            await self._watcher.news(
+                self._here.consumer, spins_ns, timeout_ns, ended, pause_ns
+            )
+            pause_ns = 0
 
     def __iter__(self) -> Iterator[Event]:
         """Events as they come, without end; an `Overrun` is one of them."""
