@@ -40,6 +40,9 @@ INTERVALS_NS = {
 }
 """Lengths of bars, in nanoseconds; each bar begins at a multiple of its length since the epoch."""
 
+ALL = "all"
+"""Stands for all exchanges together, where bars are asked for."""
+
 OrderKey = tuple[int, int, str]
 """What rows of trades sort by: time, then the id as a number (0 for text), then as text."""
 
@@ -217,7 +220,8 @@ class History(Protocol):
     ) -> list[BarRow]:
         """Bars that begin in the span, whole ones, oldest first; times without trades have none.
 
-        With a limit it is the first ones, or the newest ones.
+        With a limit it is the first ones, or the newest ones. With `ALL` for the exchange the
+        bars are of all exchanges' trades.
         """
         ...
 

@@ -20,12 +20,12 @@ from alphapulse.clock import NS_PER_SECOND, wall_ns
 from alphapulse.config import StoreSettings
 from alphapulse.errors import StoreError
 from alphapulse.fixed import INT64_MAX
-from alphapulse.history import BarRow, BookRow, GapRow, OrderKey, SeriesSummary, TradeRow, narrowed
+from alphapulse.history import BookRow, GapRow, OrderKey, SeriesSummary, TradeRow, narrowed
 from alphapulse.log import get_logger
 from alphapulse.model import IdKind
 from alphapulse.shm import Position
 from alphapulse.store import tables
-from alphapulse.store.bars import bars_of, span_of_bars
+from alphapulse.store.bars import Part, regrouped, span_of_bars
 from alphapulse.store.books import dump_book, load_book
 from alphapulse.store.identity import Series, sift, text_ids
 from alphapulse.store.recent import KEPT, RecentTrades
@@ -144,7 +144,7 @@ class EmbeddedStore(Repository):
         rows = self._cursor().execute(query, [series, *_span(None, None), KEPT]).fetchall()
         self._recent.put(key, [tables.trade_of(row, *key) for row in reversed(rows)])
 
-    async def read_bars(
+    async def read_parts(
         self,
         exchange: str,
         symbol: str,
@@ -154,17 +154,17 @@ class EmbeddedStore(Repository):
         limit: int | None = None,
         *,
         newest: bool = False,
-    ) -> list[BarRow]:
-        """See `History`."""
+    ) -> list[Part]:
+        """See `Store`."""
         series = self._series_ids.get((exchange, symbol))
         if series is None:
             return []
         span = _span(*span_of_bars(interval_ns, start_ns, end_ns))
         direction = -1 if newest else 1
         rows = await self._read(
-            tables.SELECT_PARTS, [interval_ns, series, *span, direction, _limit(limit)]
+            tables.SELECT_PARTS, [interval_ns, interval_ns, series, *span, direction, _limit(limit)]
         )
-        return bars_of(map(tables.part_of, rows), interval_ns)
+        return regrouped(map(tables.part_of, rows), interval_ns)
 
     async def read_gaps(
         self, exchange: str, start_ns: int | None = None, end_ns: int | None = None

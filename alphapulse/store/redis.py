@@ -23,9 +23,9 @@ from alphapulse.clock import NS_PER_SECOND, wall_ns
 from alphapulse.config import StoreSettings
 from alphapulse.config.values import RedisUrl, masked
 from alphapulse.errors import StoreError
-from alphapulse.history import BarRow, BookRow, GapRow, OrderKey, SeriesSummary, TradeRow
+from alphapulse.history import BookRow, GapRow, OrderKey, SeriesSummary, TradeRow
 from alphapulse.shm import Position
-from alphapulse.store.bars import bars_of, parts_of, span_of_bars
+from alphapulse.store.bars import Part, parts_of, span_of_bars
 from alphapulse.store.books import dump_book, load_book
 from alphapulse.store.entries import (
     NS_PER_MS,
@@ -150,7 +150,7 @@ class RedisStore(Repository):
         async with self._operation("read_trades"):
             return await reader.read(start_ns, end_ns, limit, newest, beyond)
 
-    async def read_bars(
+    async def read_parts(
         self,
         exchange: str,
         symbol: str,
@@ -160,28 +160,28 @@ class RedisStore(Repository):
         limit: int | None = None,
         *,
         newest: bool = False,
-    ) -> list[BarRow]:
-        """See `History`. Trades are read page by page, so that memory stays bounded."""
+    ) -> list[Part]:
+        """See `Store`. Trades are read page by page, so that memory stays bounded."""
         start, end = span_of_bars(interval_ns, start_ns, end_ns)
-        bars: list[BarRow] = []
+        found: list[Part] = []
         size = PAGE
         while True:
             rows = await self.read_trades(exchange, symbol, start, end, size, newest=newest)
-            page = bars_of(parts_of(rows, interval_ns), interval_ns)
+            page = parts_of(rows, interval_ns)
             whole = len(rows) < size
             if not whole and len(page) == 1:
                 size *= 4
                 continue
             if not whole:
                 # The page may end amid this bar: the next page begins with it.
-                cut = page.pop(0 if newest else -1).timestamp_ns
+                cut = page.pop(0 if newest else -1).begin_ns
                 start, end = (start, cut + interval_ns - 1) if newest else (cut, end)
-            bars = page + bars if newest else bars + page
-            if whole or (limit is not None and len(bars) >= limit):
+            found = page + found if newest else found + page
+            if whole or (limit is not None and len(found) >= limit):
                 break
         if limit is None:
-            return bars
-        return bars[-limit:] if newest else bars[:limit]
+            return found
+        return found[-limit:] if newest else found[:limit]
 
     async def read_gaps(
         self, exchange: str, start_ns: int | None = None, end_ns: int | None = None

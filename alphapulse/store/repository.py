@@ -13,7 +13,9 @@ from alphapulse.clock import NS_PER_SECOND, parse_iso8601
 from alphapulse.errors import FixedPointError, RequestError, StoreError
 from alphapulse.fixed import format_decimal, parse_decimal, split_decimal, to_decimal
 from alphapulse.history import (
+    ALL,
     INTERVALS_NS,
+    BarRow,
     BookRow,
     GapFill,
     GapRow,
@@ -33,6 +35,7 @@ from alphapulse.repository import (
     OhlcvBar,
 )
 from alphapulse.shm import Position
+from alphapulse.store.bars import Part, bars_of, consolidated
 from alphapulse.symbols import normalize_symbol
 
 __all__ = ["MarketDataRepository", "Repository", "Store", "WriteBatch"]
@@ -85,9 +88,50 @@ class Store(History, MarketDataRepository, Protocol):
         """Where to go on in a venue's ring, None if nothing was ever written from it."""
         ...
 
+    async def read_parts(
+        self,
+        exchange: str,
+        symbol: str,
+        interval_ns: int,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        limit: int | None = None,
+        *,
+        newest: bool = False,
+    ) -> list[Part]:
+        """What `read_bars` gives of one exchange as parts that can be merged: one a bar."""
+        ...
+
 
 class Repository:
-    """`MarketDataRepository` by means of the exact methods, which subclasses have."""
+    """What all stores do in the same way, by means of the other methods, which subclasses have."""
+
+    async def read_bars(
+        self: Store,
+        exchange: str,
+        symbol: str,
+        interval_ns: int,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        limit: int | None = None,
+        *,
+        newest: bool = False,
+    ) -> list[BarRow]:
+        """See `History`."""
+
+        async def parts(exchange: str) -> list[Part]:
+            return await self.read_parts(
+                exchange, symbol, interval_ns, start_ns, end_ns, limit, newest=newest
+            )
+
+        if exchange != ALL:
+            return bars_of(await parts(exchange), interval_ns)
+        held = [each.exchange for each in await self.summarise() if each.symbol == symbol]
+        # A bar that is among the first ones of all exchanges is so in each that has it.
+        bars = consolidated({each: await parts(each) for each in held}, interval_ns)
+        if limit is None:
+            return bars
+        return bars[-limit:] if newest else bars[:limit]
 
     async def save_trades(
         self: Store, trades: Iterable[Mapping[str, Any] | Any], symbol: str, exchange: str

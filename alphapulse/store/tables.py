@@ -68,14 +68,15 @@ ORDER BY timestamp_ns {order}, trade_number {order}, trade_text {order} LIMIT ?
 # One row per bar and pair of exponents, of which there is nearly always one. A rank counts bars.
 SELECT_PARTS = """
 WITH chosen AS (
-    SELECT *, timestamp_ns // ? AS bucket, (timestamp_ns, trade_number, trade_text) AS order_key
+    SELECT *, timestamp_ns // ? * ? AS begin_ns,
+        (timestamp_ns, trade_number, trade_text) AS order_key
     FROM trades WHERE series = ? AND timestamp_ns BETWEEN ? AND ?
 )
-SELECT bucket, price_exponent, size_exponent, min(order_key), max(order_key),
+SELECT begin_ns, price_exponent, size_exponent, min(order_key), max(order_key),
     arg_min(price, order_key), max(price), min(price), arg_max(price, order_key),
     sum(size), count(*)
-FROM chosen GROUP BY bucket, price_exponent, size_exponent
-QUALIFY dense_rank() OVER (ORDER BY bucket * ?) <= ?
+FROM chosen GROUP BY begin_ns, price_exponent, size_exponent
+QUALIFY dense_rank() OVER (ORDER BY begin_ns * ?) <= ?
 """
 
 SELECT_HIGHEST = """
@@ -157,8 +158,8 @@ def trade_of(row: tuple[Any, ...], exchange: str, symbol: str) -> TradeRow:
 
 def part_of(row: tuple[Any, ...]) -> Part:
     """Part of a bar, of a row that ``SELECT_PARTS`` gave."""
-    bucket, price_exponent, size_exponent, first, last, *rest = row
-    return Part(bucket, price_exponent, size_exponent, _key(first), _key(last), *rest)
+    begin_ns, price_exponent, size_exponent, first, last, *rest = row
+    return Part(begin_ns, price_exponent, size_exponent, _key(first), _key(last), *rest)
 
 
 def gap_of(row: tuple[Any, ...], exchange: str) -> GapRow:
