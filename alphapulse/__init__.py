@@ -2,7 +2,8 @@
 
 Programs on the same machine read the shared-memory rings (`alphapulse.shm.RingReader`); what they
 get are the records of `alphapulse.model`, exported here, with prices and sizes as scaled integers
-(`alphapulse.fixed`). Every exception raised on purpose is an `AlphaPulseError`.
+(`alphapulse.fixed`). History is read through a `MarketDataRepository`, which `open_repository`
+opens wherever it is. Every exception raised on purpose is an `AlphaPulseError`.
 """
 
 from alphapulse.errors import AlphaPulseError
@@ -27,6 +28,8 @@ from alphapulse.model import (
     StateChange,
     Trade,
 )
+from alphapulse.opening import open_repository
+from alphapulse.repository import MarketDataRepository
 
 __version__ = "0.1.0"
 
@@ -46,10 +49,12 @@ __all__ = [
     "Instrument",
     "InstrumentDefined",
     "Level",
+    "MarketDataRepository",
     "Overrun",
     "Reason",
     "Side",
     "StateChange",
     "Trade",
     "__version__",
+    "open_repository",
 ]

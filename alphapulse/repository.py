@@ -7,14 +7,32 @@ attributes or in brackets (``trade.price``, ``trade["price"]``).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
+from alphapulse.clock import NS_PER_SECOND, parse_iso8601
+from alphapulse.errors import FixedPointError, RequestError
+from alphapulse.fixed import INT64_MAX, parse_decimal, split_decimal
+from alphapulse.history import ALL, INTERVALS_NS, TradeRow
+from alphapulse.model import IdKind, Side
+from alphapulse.symbols import normalize_symbol
+
 Number = float | Decimal
+
+MOST_PLACES = 18
+"""Decimal places of a price or volume; more can't be stored."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SIDES = {"buy": Side.BUY, "sell": Side.SELL}
+_KINDS = {kind.text: kind for kind in IdKind}
+_UINT64 = 2**64
+_SECONDS = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?", re.ASCII)
+_MOST_SECONDS = 10**11
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,3 +186,107 @@ class MarketDataRepository(Protocol):
     async def close(self) -> None:
         """Let go of files and connections."""
         ...
+
+
+def symbol_of(text: str) -> str:
+    """The unified symbol of what a caller wrote. Raises `RequestError`."""
+    try:
+        return normalize_symbol(text)
+    except ValueError as error:
+        raise RequestError("bad_symbol", f"symbol: {error}") from None
+
+
+def interval_ns_of(interval: str) -> int:
+    """Length of a bar in nanoseconds. Raises `RequestError` for an unknown interval."""
+    interval_ns = INTERVALS_NS.get(interval)
+    if interval_ns is None:
+        known = ", ".join(INTERVALS_NS)
+        raise RequestError("unknown_interval", f"interval: {interval!r} is none; use {known}")
+    return interval_ns
+
+
+def nanoseconds_of(moment: datetime | None) -> int | None:
+    """A time since the epoch; naive ones are UTC, None stays None."""
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
+
+
+def trade_row_of(trade: Mapping[str, Any] | Any, symbol: str, exchange: str) -> TradeRow:
+    """A trade as `MarketDataRepository.save_trades` takes it, exactly.
+
+    Parameters
+    ----------
+    trade : mapping or object; see `MarketDataRepository.save_trades`
+    symbol, exchange : whose it is; the symbol unified
+
+    Raises
+    ------
+    RequestError
+        it can't be stored: the message names the trade, the field and its value
+    """
+    if exchange == ALL:
+        raise RequestError("bad_exchange", f"exchange: {ALL!r} stands for all of them; name one")
+
+    def field(name: str, default: Any = None) -> Any:
+        value = trade.get(name) if isinstance(trade, Mapping) else getattr(trade, name, None)
+        if value is None and default is None:
+            raise RequestError("bad_trade", f"a trade without {name}: {trade!r}")
+        return default if value is None else value
+
+    trade_id = str(field("trade_id"))
+    try:
+        timestamp_ns = _time_of(field("timestamp"))
+        price, price_exponent = _scaled(field("price"))
+        size, size_exponent = _scaled(field("volume"))
+        return TradeRow(
+            exchange=exchange,
+            symbol=symbol,
+            trade_id=trade_id,
+            id_kind=_kind_of(trade_id, field("id_kind", "")),
+            timestamp_ns=timestamp_ns,
+            price=price,
+            price_exponent=price_exponent,
+            size=size,
+            size_exponent=size_exponent,
+            side=_SIDES[str(field("side")).lower()],
+        )
+    except KeyError as error:
+        raise RequestError("bad_trade", f"{error} is no side or kind of id: {trade!r}") from None
+    except (FixedPointError, ValueError) as error:
+        raise RequestError("bad_trade", f"trade {trade_id}: {error}") from None
+
+
+def _kind_of(trade_id: str, name: str) -> IdKind:
+    canonical = trade_id.isascii() and trade_id.isdecimal() and str(int(trade_id)) == trade_id
+    number = canonical and int(trade_id) < _UINT64
+    kind = _KINDS[name] if name else IdKind.TRADE if number else IdKind.TEXT
+    if kind is not IdKind.TEXT and not number:
+        raise ValueError(f"an id of kind {kind.text} is a number")
+    return kind
+
+
+def _scaled(value: Any) -> tuple[int, int]:
+    text = str(value)
+    exponent = max(split_decimal(text)[1], 0)
+    if exponent > MOST_PLACES:
+        raise ValueError(f"{text} has more than {MOST_PLACES} decimal places")
+    return parse_decimal(text, exponent), exponent
+
+
+def _time_of(value: Any) -> int:
+    if isinstance(value, datetime):
+        time_ns = nanoseconds_of(value) or 0
+    elif isinstance(value, str) and not _SECONDS.fullmatch(value):
+        time_ns = parse_iso8601(value)
+    else:
+        # A float's shortest text is what was meant: its exact value has digits that nobody wrote.
+        text = str(value)
+        if not _SECONDS.fullmatch(text) or abs(Decimal(text)) > _MOST_SECONDS:
+            raise ValueError(f"{value!r} is no time in epoch seconds")
+        time_ns = int((Decimal(text) * NS_PER_SECOND).to_integral_value())
+    if abs(time_ns) > INT64_MAX:
+        raise ValueError(f"{value!r} is beyond what nanoseconds can tell")
+    return time_ns

@@ -24,11 +24,13 @@ SHARED = {"history", "repository"}
 """What store, api and client have to agree on without importing each other."""
 ARBITRAGE = {"arbitrage"}
 """A pure engine, for all that have books."""
+OPENING = {"opening"}
+"""Chooses between client and store, and imports them when it is asked for."""
 MIDDLE = {"delta", "shm"}
 PARTS = {"api", "stream", "store", "client", "capture", "simulators", "collectors"}
 
 MAY_IMPORT = {
-    "": COMMON,
+    "": COMMON | SHARED | OPENING,
     "_core": COMMON,
     "delta": COMMON | {"_core"},
     "shm": COMMON | MIDDLE | {"_core"},
@@ -40,6 +42,7 @@ MAY_IMPORT = {
     "api": COMMON | SHARED | ARBITRAGE | MIDDLE,
     "client": COMMON | SHARED | ARBITRAGE | MIDDLE,
     "cli": COMMON | SHARED | ARBITRAGE | MIDDLE | PARTS,
+    "opening": COMMON | SHARED | {"client", "store"},
     **dict.fromkeys(COMMON | ARBITRAGE, COMMON),
     **dict.fromkeys(SHARED, COMMON | SHARED),
 }

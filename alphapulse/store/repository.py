@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from datetime import datetime
 from typing import Any, Protocol
 
 import msgspec
 
-from alphapulse.clock import NS_PER_SECOND, parse_iso8601
-from alphapulse.errors import FixedPointError, RequestError, StoreError
-from alphapulse.fixed import format_decimal, parse_decimal, split_decimal, to_decimal
+from alphapulse.clock import NS_PER_SECOND
+from alphapulse.errors import StoreError
+from alphapulse.fixed import format_decimal, to_decimal
 from alphapulse.history import (
     ALL,
-    INTERVALS_NS,
     BarRow,
     BookRow,
     GapFill,
@@ -24,7 +22,7 @@ from alphapulse.history import (
     StateRow,
     TradeRow,
 )
-from alphapulse.model import IdKind, Level, Side
+from alphapulse.model import Level
 from alphapulse.repository import (
     BookLevel,
     BookSnapshot,
@@ -33,17 +31,15 @@ from alphapulse.repository import (
     MarketTrade,
     Number,
     OhlcvBar,
+    interval_ns_of,
+    nanoseconds_of,
+    symbol_of,
+    trade_row_of,
 )
 from alphapulse.shm import Position
 from alphapulse.store.bars import Part, bars_of, consolidated
-from alphapulse.symbols import normalize_symbol
 
 __all__ = ["MarketDataRepository", "Repository", "Store", "WriteBatch"]
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_SIDES = {"buy": Side.BUY, "sell": Side.SELL}
-_KINDS = {kind.text: kind for kind in IdKind}
-_UINT64 = 2**64
 
 
 class WriteBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +82,10 @@ class Store(History, MarketDataRepository, Protocol):
 
     async def position(self, exchange: str) -> Position | None:
         """Where to go on in a venue's ring, None if nothing was ever written from it."""
+        ...
+
+    async def save_book(self, book: BookRow) -> None:
+        """Keep a book, apart from those that the writer keeps."""
         ...
 
     async def read_parts(
@@ -137,10 +137,14 @@ class Repository:
         self: Store, trades: Iterable[Mapping[str, Any] | Any], symbol: str, exchange: str
     ) -> dict[str, Any]:
         """See `MarketDataRepository`. Raises `RequestError` for a trade that can't be stored."""
-        symbol = _symbol(symbol)
-        rows = [_row_of(trade, symbol, exchange) for trade in trades]
+        symbol = symbol_of(symbol)
+        rows = [trade_row_of(trade, symbol, exchange) for trade in trades]
         saved = await self.append(WriteBatch(exchange=exchange, trades=rows))
         return {"success": True, "saved": saved, "duplicates": len(rows) - saved}
+
+    async def save_book(self: Store, book: BookRow) -> None:
+        """See `Store`."""
+        await self.append(WriteBatch(exchange=book.exchange, books=[book]))
 
     async def get_trades(
         self: Store,
@@ -155,9 +159,9 @@ class Repository:
         """See `MarketDataRepository`."""
         rows = await self.read_trades(
             exchange,
-            _symbol(symbol),
-            _nanoseconds(start_time),
-            _nanoseconds(end_time),
+            symbol_of(symbol),
+            nanoseconds_of(start_time),
+            nanoseconds_of(end_time),
             limit,
             newest=start_time is None,
         )
@@ -186,16 +190,13 @@ class Repository:
         exact: bool = False,
     ) -> list[OhlcvBar]:
         """See `MarketDataRepository`. Raises `RequestError` for an unknown interval."""
-        interval_ns = INTERVALS_NS.get(interval)
-        if interval_ns is None:
-            known = ", ".join(INTERVALS_NS)
-            raise RequestError("unknown_interval", f"{interval!r} is no interval; use {known}")
+        interval_ns = interval_ns_of(interval)
         rows = await self.read_bars(
             exchange,
-            _symbol(symbol),
+            symbol_of(symbol),
             interval_ns,
-            _nanoseconds(start_time),
-            _nanoseconds(end_time),
+            nanoseconds_of(start_time),
+            nanoseconds_of(end_time),
         )
         return [
             OhlcvBar(
@@ -219,7 +220,7 @@ class Repository:
         exact: bool = False,
     ) -> BookSnapshot | None:
         """See `MarketDataRepository`."""
-        book = await self.read_book(exchange, _symbol(symbol), _nanoseconds(timestamp))
+        book = await self.read_book(exchange, symbol_of(symbol), nanoseconds_of(timestamp))
         if book is None:
             return None
         return BookSnapshot(
@@ -269,13 +270,6 @@ def summary_of(series: Sequence[SeriesSummary]) -> DataSummary:
     )
 
 
-def _symbol(text: str) -> str:
-    try:
-        return normalize_symbol(text)
-    except ValueError as error:
-        raise RequestError("bad_symbol", str(error)) from None
-
-
 def _number(value: int, exponent: int, exact: bool) -> Number:
     # The nearest float of the exact text, not a quotient that is rounded twice.
     return to_decimal(value, exponent) if exact else float(format_decimal(value, exponent))
@@ -289,67 +283,3 @@ def _levels(levels: Iterable[Level], book: BookRow, exact: bool) -> list[BookLev
         )
         for level in levels
     ]
-
-
-def _nanoseconds(moment: datetime | None) -> int | None:
-    if moment is None:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
-
-
-def _row_of(trade: Mapping[str, Any] | Any, symbol: str, exchange: str) -> TradeRow:
-    def field(name: str, default: Any = None) -> Any:
-        value = trade.get(name) if isinstance(trade, Mapping) else getattr(trade, name, None)
-        if value is None and default is None:
-            raise RequestError("bad_trade", f"a trade without {name}: {trade!r}")
-        return default if value is None else value
-
-    trade_id = str(field("trade_id"))
-    try:
-        timestamp_ns = _time_of(field("timestamp"))
-        price, price_exponent = _scaled(field("price"))
-        size, size_exponent = _scaled(field("volume"))
-        return TradeRow(
-            exchange=exchange,
-            symbol=symbol,
-            trade_id=trade_id,
-            id_kind=_kind_of(trade_id, field("id_kind", "")),
-            timestamp_ns=timestamp_ns,
-            price=price,
-            price_exponent=price_exponent,
-            size=size,
-            size_exponent=size_exponent,
-            side=_SIDES[str(field("side")).lower()],
-        )
-    except KeyError as error:
-        raise RequestError("bad_trade", f"{error} is no side or kind of id: {trade!r}") from None
-    except (FixedPointError, ValueError) as error:
-        raise RequestError("bad_trade", f"trade {trade_id}: {error}") from None
-
-
-def _kind_of(trade_id: str, name: str) -> IdKind:
-    canonical = trade_id.isascii() and trade_id.isdecimal() and str(int(trade_id)) == trade_id
-    number = canonical and int(trade_id) < _UINT64
-    kind = _KINDS[name] if name else IdKind.TRADE if number else IdKind.TEXT
-    if kind is not IdKind.TEXT and not number:
-        raise ValueError(f"an id of kind {kind.text} is a number")
-    return kind
-
-
-def _scaled(value: Any) -> tuple[int, int]:
-    text = str(value)
-    exponent = max(split_decimal(text)[1], 0)
-    if exponent > 18:
-        raise ValueError(f"{text} has more than 18 decimal places")
-    return parse_decimal(text, exponent), exponent
-
-
-def _time_of(value: Any) -> int:
-    if isinstance(value, datetime):
-        return _nanoseconds(value) or 0
-    if isinstance(value, str):
-        return parse_iso8601(value)
-    # A float's shortest text is what was meant: its exact value has digits that nobody wrote.
-    return int((Decimal(str(value)) * NS_PER_SECOND).to_integral_value())

@@ -1,0 +1,213 @@
+"""What the REST API answers, as far as `alphapulse.client.repository` reads it.
+
+Numbers are taken as the text that they are, so that no digit is lost on the way.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import msgspec
+from msgspec import Raw
+
+from alphapulse.clock import wall_ns
+from alphapulse.fixed import format_decimal
+from alphapulse.history import TradeRow
+from alphapulse.repository import (
+    BookLevel,
+    BookSnapshot,
+    DataSummary,
+    MarketTrade,
+    Number,
+    OhlcvBar,
+)
+
+NULL = b"null"
+LIVE = "live"
+STORED = "stored"
+
+
+class TradeItem(msgspec.Struct):
+    """One of ``/trades``."""
+
+    timestamp: Raw
+    symbol: str
+    exchange: str
+    price: Raw
+    volume: Raw
+    side: str
+    trade_id: str
+    id_kind: str = "trade"
+
+    def result(self, exact: bool) -> MarketTrade:
+        """As the protocol gives it."""
+        return MarketTrade(
+            timestamp=_number(self.timestamp, exact),
+            price=_number(self.price, exact),
+            volume=_number(self.volume, exact),
+            side=self.side,
+            trade_id=self.trade_id,
+            symbol=self.symbol,
+            exchange=self.exchange,
+            id_kind=self.id_kind,
+        )
+
+
+class BarItem(msgspec.Struct):
+    """One of ``/ohlcv``."""
+
+    timestamp: Raw
+    open: Raw
+    high: Raw
+    low: Raw
+    close: Raw
+    volume: Raw
+    trades: int
+
+    def result(self, exact: bool) -> OhlcvBar:
+        """As the protocol gives it."""
+        return OhlcvBar(
+            timestamp=_number(self.timestamp, exact),
+            open=_number(self.open, exact),
+            high=_number(self.high, exact),
+            low=_number(self.low, exact),
+            close=_number(self.close, exact),
+            volume=_number(self.volume, exact),
+            trades=self.trades,
+        )
+
+
+class TradesAnswer(msgspec.Struct):
+    """A page of ``/trades``."""
+
+    data: list[TradeItem]
+    next: str | None = None
+
+
+class BarsAnswer(msgspec.Struct):
+    """A page of ``/ohlcv``."""
+
+    data: list[BarItem]
+    next: str | None = None
+
+
+class BookAnswer(msgspec.Struct):
+    """Body of ``/orderbook``."""
+
+    symbol: str
+    exchange: str
+    state: str
+    timestamp: Raw
+    bids: list[tuple[Raw, Raw]]
+    asks: list[tuple[Raw, Raw]]
+
+    def result(self, exact: bool) -> BookSnapshot | None:
+        """As the protocol gives it; None for a live book that must not be shown."""
+        if self.state not in (LIVE, STORED):
+            return None
+        # Where the venue tells no time: a live book is as it is now.
+        known = bytes(self.timestamp) != NULL
+        timestamp = self.timestamp if known else Raw(format_decimal(wall_ns(), 9).encode())
+        return BookSnapshot(
+            symbol=self.symbol,
+            exchange=self.exchange,
+            timestamp=_number(timestamp, exact),
+            bids=_levels(self.bids, exact),
+            asks=_levels(self.asks, exact),
+        )
+
+
+class SymbolsAnswer(msgspec.Struct):
+    """Body of ``/symbols``."""
+
+    symbols: list[str]
+
+
+class SummaryAnswer(msgspec.Struct):
+    """Body of ``/summary``."""
+
+    total_symbols: int
+    total_exchanges: int
+    total_records: int
+    date_range: dict[str, Raw]
+    symbols_by_exchange: dict[str, list[str]]
+    record_count_by_symbol: dict[str, int]
+
+    def result(self) -> DataSummary:
+        """As the protocol gives it."""
+        return DataSummary(
+            total_symbols=self.total_symbols,
+            total_exchanges=self.total_exchanges,
+            total_records=self.total_records,
+            date_range={
+                name: None if bytes(value) == NULL else _number(value, False)
+                for name, value in self.date_range.items()
+            },
+            symbols_by_exchange=self.symbols_by_exchange,
+            record_count_by_symbol=self.record_count_by_symbol,
+        )
+
+
+class StoreHealth(msgspec.Struct):
+    """Whether the server's store answers."""
+
+    status: str
+    problem: str | None = None
+
+
+class Components(msgspec.Struct):
+    """The parts of the installation that are of interest here."""
+
+    store: StoreHealth
+
+
+class HealthAnswer(msgspec.Struct):
+    """Body of ``/health``."""
+
+    components: Components
+
+
+class SavedAnswer(msgspec.Struct):
+    """Body of the answer to trades sent."""
+
+    saved: int
+    duplicates: int
+
+
+class GivenTrade(msgspec.Struct):
+    """A trade to be stored; numbers as text."""
+
+    timestamp: str
+    price: str
+    volume: str
+    side: str
+    trade_id: str
+    id_kind: str
+
+
+class GivenTrades(msgspec.Struct):
+    """Body of trades to be stored."""
+
+    data: list[GivenTrade]
+
+
+def given(row: TradeRow) -> GivenTrade:
+    """A trade as it is sent."""
+    return GivenTrade(
+        timestamp=format_decimal(row.timestamp_ns, 9),
+        price=format_decimal(row.price, row.price_exponent),
+        volume=format_decimal(row.size, row.size_exponent),
+        side=row.side.text,
+        trade_id=row.trade_id,
+        id_kind=row.id_kind.text,
+    )
+
+
+def _levels(levels: list[tuple[Raw, Raw]], exact: bool) -> list[BookLevel]:
+    return [
+        BookLevel(price=_number(price, exact), size=_number(size, exact)) for price, size in levels
+    ]
+
+
+def _number(text: Raw, exact: bool) -> Number:
+    return Decimal(bytes(text).decode()) if exact else float(bytes(text))

@@ -1,0 +1,53 @@
+"""A `MarketDataRepository` by its address."""
+
+from __future__ import annotations
+
+from alphapulse.errors import RequestError
+from alphapulse.repository import MarketDataRepository
+
+HTTP = ("http://", "https://")
+REDIS = ("redis://", "rediss://", "unix://")
+
+
+async def open_repository(
+    where: str, *, prefix: str = "alphapulse", token: str = ""
+) -> MarketDataRepository:
+    """Open market data, wherever it is; `MarketDataRepository.close` lets go of it.
+
+    ::
+
+        repository = await open_repository("http://127.0.0.1:3001")
+        trades = await repository.get_trades("BTC-USD", "kraken", limit=100)
+
+    Parameters
+    ----------
+    where : address of a REST server (``http://127.0.0.1:3001``) or of Redis
+        (``redis://localhost:6379``), or path of an embedded database that no process has open
+        (``history.duckdb``), which is created if it isn't there
+    prefix : with Redis, the ``ring.prefix`` of the installation that writes there
+    token : with a REST server, its ``api.token``
+
+    Raises
+    ------
+    RequestError
+        the address is none of these
+    StoreError
+        the embedded database can't be opened
+    """
+    if where.startswith(HTTP):
+        from alphapulse.client.repository import HttpRepository
+
+        return HttpRepository(where, token=token)
+    if "://" in where and not where.startswith(REDIS):
+        raise RequestError(
+            "bad_address", f"where: {where!r} begins with none of {', '.join((*HTTP, *REDIS))}"
+        )
+    from alphapulse.config import RingSettings, Settings, StoreSettings
+    from alphapulse.store import open_store
+
+    # Who opens a history to read it doesn't mean to have it trimmed.
+    redis = where.startswith(REDIS)
+    store = StoreSettings(
+        redis_url=where if redis else "", path="" if redis else where, retention_days=0
+    )
+    return await open_store(Settings(ring=RingSettings(prefix=prefix), store=store))
