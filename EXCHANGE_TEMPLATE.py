@@ -38,7 +38,7 @@ those from ``first`` to ``last`` and continues the one before. Ids of trades gro
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar, Literal
 
 import msgspec
@@ -61,8 +61,10 @@ from alphapulse.collectors.venue import (
     Channel,
     Limits,
     Liveness,
+    RestAnswer,
     RestRequest,
     TradesPage,
+    TradeSpan,
     Venue,
     by_channel,
     read_instruments,
@@ -378,17 +380,20 @@ class Example(Venue):
             limit=self.settings.snapshot_depth,
         )
 
-    def trades_request(
-        self, instrument: Instrument, after_id: int, since_ns: int
-    ) -> RestRequest | None:
+    def trades_request(self, instrument: Instrument, span: TradeSpan) -> RestRequest | None:
+        if span.after_id is None:
+            return None  # it lists trades by their ids only
+        return self._trades_after(instrument, span.after_id)
+
+    def _trades_after(self, instrument: Instrument, trade_id: int) -> RestRequest:
         product = instrument.venue_symbol
-        return RestRequest(f"/v1/trades?product={product}&after={after_id}&limit={REST_PAGE}")
+        return RestRequest(f"/v1/trades?product={product}&after={trade_id}&limit={REST_PAGE}")
 
     def parse_trades(
-        self, instrument: Instrument, request: RestRequest, body: bytes, headers: Mapping[str, str]
+        self, instrument: Instrument, span: TradeSpan, request: RestRequest, answer: RestAnswer
     ) -> TradesPage:
-        rows = _REST_TRADES.decode(body).trades
+        rows = _REST_TRADES.decode(answer.body).trades
         trades = [_trade(instrument.venue_symbol, row) for row in rows]
-        full = len(rows) == REST_PAGE
-        more = self.trades_request(instrument, rows[-1].id, 0) if full else None
-        return TradesPage(trades, more)
+        if len(rows) < REST_PAGE or span.ends_by(trades[-1]):
+            return TradesPage(trades, None)
+        return TradesPage(trades, self._trades_after(instrument, rows[-1].id))

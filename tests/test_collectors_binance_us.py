@@ -16,7 +16,7 @@ from alphapulse.collectors.events import (
     TradeEvent,
     VenueComplaint,
 )
-from alphapulse.collectors.venue import Budget
+from alphapulse.collectors.venue import Budget, RestAnswer, TradeSpan
 from alphapulse.config import BinanceUsSettings
 from alphapulse.model import BookSide, IdKind, Instrument, Side
 
@@ -162,17 +162,82 @@ def test_a_snapshot_says_how_far_it_goes() -> None:
     assert (event.last_id, event.limit) == (160, 500)
 
 
-def test_gaps_are_filled_by_single_trades_with_a_key_only() -> None:
-    request = make_venue(api_key="k").trades_request(instrument(), 5, 1_000_000_000)
+SPAN = TradeSpan(5, 2000, 1_000_000_000, 2_000_000_000)
+
+
+def singles(*numbers: int) -> RestAnswer:
+    rows = [
+        {"id": number, "price": "1", "qty": "2", "time": 1001, "isBuyerMaker": True}
+        for number in numbers
+    ]
+    return RestAnswer(json.dumps(rows).encode(), {})
+
+
+def aggregates(*numbers: int) -> RestAnswer:
+    """Of two matches each: 10 is of 20 and 21."""
+    rows = [
+        {"a": n, "p": "1", "q": "1", "f": 2 * n, "l": 2 * n + 1, "T": 1001, "m": False}
+        for n in numbers
+    ]
+    return RestAnswer(json.dumps(rows).encode(), {})
+
+
+def test_single_trades_are_asked_for_by_id_with_a_key() -> None:
+    venue = make_venue(api_key="k")
+    request = venue.trades_request(instrument(), SPAN)
     assert request is not None
     assert request.path == "/api/v3/historicalTrades?symbol=BTCUSDT&limit=1000&fromId=6"
-    assert request.headers == {"X-MBX-APIKEY": "k"}
-    venue = make_venue()
-    request = venue.trades_request(instrument(), 5, 1_000_000_000)
+    assert (request.weight, request.headers) == (5, {"X-MBX-APIKEY": "k"})
+    page = venue.parse_trades(instrument(), SPAN, request, singles(*range(6, 1006)))
+    assert (page.trades[0].trade_id, page.trades[0].side) == (6, Side.SELL)
+    assert page.more is not None
+    assert page.more.path == "/api/v3/historicalTrades?symbol=BTCUSDT&limit=1000&fromId=1006"
+    last = venue.parse_trades(instrument(), SPAN, page.more, singles(*range(1006, 2006)))
+    assert last.more is None
+
+
+def test_an_aggregate_tells_the_id_to_begin_with() -> None:
+    venue, span = make_venue(api_key="k"), SPAN._replace(after_id=None)
+    request = venue.trades_request(instrument(), span)
     assert request is not None
-    assert request.path == "/api/v3/aggTrades?symbol=BTCUSDT&limit=1000&startTime=1000"
-    rows = [{"a": 9, "p": "1", "q": "1", "f": 6, "l": 8, "T": 1001, "m": False}]
-    page = venue.parse_trades(instrument(), request, json.dumps(rows * 1000).encode(), {})
-    assert page.trades[0].id_kind is IdKind.AGGREGATE
+    assert request.path == "/api/v3/aggTrades?symbol=BTCUSDT&limit=1&startTime=1000"
+    page = venue.parse_trades(instrument(), span, request, aggregates(9))
+    assert page.trades == []
+    assert page.more is not None
+    assert page.more.path.endswith("/historicalTrades?symbol=BTCUSDT&limit=1000&fromId=18")
+    assert venue.parse_trades(instrument(), span, request, aggregates()) == ([], None)
+
+
+def test_without_a_key_what_the_latest_trades_do_not_reach_comes_as_aggregates() -> None:
+    venue = make_venue()
+    request = venue.trades_request(instrument(), SPAN)
+    assert request is not None
+    assert request.path == "/api/v3/trades?symbol=BTCUSDT&limit=1000"
+    assert venue.parse_trades(instrument(), SPAN, request, singles(6, 7)).more is None
+    older = venue.parse_trades(instrument(), SPAN, request, singles(7, 8)).more
+    assert older is not None
+    assert older.path == "/api/v3/aggTrades?symbol=BTCUSDT&limit=1000&startTime=1000"
+    page = venue.parse_trades(instrument(), SPAN, older, aggregates(*[9] * 1000))
+    found = page.trades[0]
+    assert (found.id_kind, found.trade_id, found.first_match, found.matches) == (
+        *(IdKind.AGGREGATE, 9, 18, 2),
+    )
     assert page.more is not None
     assert page.more.path == "/api/v3/aggTrades?symbol=BTCUSDT&limit=1000&fromId=10"
+    end = venue.parse_trades(instrument(), SPAN, older, aggregates(*[999] * 1000))
+    assert end.more is None
+
+
+def test_aggregates_are_asked_for_where_ids_count_them() -> None:
+    venue = make_venue(trades="agg", api_key="k")
+    assert venue.trade_ids is IdKind.AGGREGATE
+    span = SPAN._replace(id_kind=IdKind.AGGREGATE)
+    request = venue.trades_request(instrument(), span)
+    assert request is not None
+    assert request.path == "/api/v3/aggTrades?symbol=BTCUSDT&limit=1000&fromId=6"
+    request = venue.trades_request(instrument(), span._replace(after_id=None))
+    assert request is not None
+    assert request.path == "/api/v3/aggTrades?symbol=BTCUSDT&limit=1000&startTime=1000"
+    mixed = make_venue(api_key="k").trades_request(instrument(), SPAN._replace(aggregated=True))
+    assert mixed is not None
+    assert "/aggTrades?" in mixed.path, "matches that aggregates stand for come no other way"

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alphapulse.collectors.events import Acknowledged, Instruments, Malformed
+from alphapulse.collectors.venue import RestAnswer, TradeSpan
 from alphapulse.model import Action, BookSide, BookState, Event, Side, Trade
 from tests.bothways import Both
 from tests.dialects import DIALECTS, Dialect
@@ -224,10 +225,12 @@ def test_symbols_are_spread_without_loss_within_the_venues_limits(site: Site) ->
 
 def test_rest_trades_are_those_of_the_stream(site: Site) -> None:
     venue, instrument = site.spoken.venue(), site.spoken.instrument
-    request = venue.trades_request(instrument, 41, 1_690_000_000_000_000_000)
+    span = TradeSpan(41, 44, 1_690_000_000_000_000_000, 1_700_000_000_000_000_000)
+    request = venue.trades_request(instrument, span)
     assert request is not None
     assert request.path.startswith("/")
-    page = venue.parse_trades(instrument, request, site.spoken.rest_trades([42, 43]), {})
+    answer = RestAnswer(site.spoken.rest_trades([42, 43]), {})
+    page = venue.parse_trades(instrument, span, request, answer)
     assert [trade.trade_id for trade in page.trades] == [42, 43]
     assert {trade.side for trade in page.trades} == {Side.BUY}
     assert {(trade.price, trade.size) for trade in page.trades} == {("1.01", "0.5000")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar
 
 import msgspec
@@ -24,8 +24,10 @@ from alphapulse.collectors.venue import (
     Channel,
     Limits,
     Liveness,
+    RestAnswer,
     RestRequest,
     TradesPage,
+    TradeSpan,
     Venue,
     read_instruments,
     search_text,
@@ -48,6 +50,7 @@ MOST_UPDATES = 10_000_000
 
 _EVENTS = frozenset({"depthUpdate", "trade", "aggTrade"})
 _SYMBOL = re.compile(rb'"s"\s*:\s*"([^"]{1,32})"')
+_FIRST = re.compile(r"&(fromId|startTime)=.*")
 _STREAM = re.compile(rb'"stream"\s*:\s*"([^"@]{1,32})@')
 
 
@@ -288,6 +291,7 @@ def _aggregate(venue_symbol: str, data: _AggTrade | _RestAggTrade) -> TradeEvent
         epoch_ns(data.T),
         id_kind=IdKind.AGGREGATE,
         matches=data.l - data.f + 1,
+        first_match=data.f,
     )
 
 
@@ -379,39 +383,62 @@ class BinanceUs(Venue):
             limit=self.settings.snapshot_limit,
         )
 
-    def trades_request(
-        self, instrument: Instrument, after_id: int, since_ns: int
-    ) -> RestRequest | None:
-        symbol, key = instrument.venue_symbol, self.settings.api_key
-        if self.settings.trades == "agg":
-            return RestRequest(
-                f"/api/v3/aggTrades?symbol={symbol}&limit={REST_PAGE}&fromId={after_id + 1}"
-            )
-        if key:
-            return RestRequest(
-                f"/api/v3/historicalTrades?symbol={symbol}&limit={REST_PAGE}&fromId={after_id + 1}",
-                weight=5,
-                headers={"X-MBX-APIKEY": key},
-            )
-        # Without a key single trades can't be asked for by id: fill with aggregated ones.
-        start_ms = since_ns * 1000 // NS_PER_SECOND
-        return RestRequest(
-            f"/api/v3/aggTrades?symbol={symbol}&limit={REST_PAGE}&startTime={start_ms}"
-        )
+    @property
+    def trade_ids(self) -> IdKind:
+        return IdKind.AGGREGATE if self.settings.trades == "agg" else IdKind.TRADE
+
+    def trades_request(self, instrument: Instrument, span: TradeSpan) -> RestRequest | None:
+        """See `Venue`.
+
+        Single trades can be asked for by id with a key only. Without one, the latest may reach
+        back far enough; what is older comes as aggregates.
+        """
+        symbol = instrument.venue_symbol
+        if span.id_kind is IdKind.AGGREGATE and span.after_id is not None:
+            return _aggregates(symbol, f"fromId={span.after_id + 1}")
+        if span.id_kind is IdKind.AGGREGATE or span.aggregated:
+            return _aggregates(symbol, f"startTime={_milliseconds(span.since_ns)}")
+        if not self.settings.api_key:
+            return RestRequest(f"/api/v3/trades?symbol={symbol}&limit={REST_PAGE}")
+        if span.after_id is not None:
+            return self._historical(symbol, span.after_id + 1)
+        # Its first match tells the id to begin with.
+        return _aggregates(symbol, f"startTime={_milliseconds(span.since_ns)}", limit=1)
+
+    def _historical(self, symbol: str, first: int) -> RestRequest:
+        path = f"/api/v3/historicalTrades?symbol={symbol}&limit={REST_PAGE}&fromId={first}"
+        return RestRequest(path, weight=5, headers={"X-MBX-APIKEY": self.settings.api_key})
 
     def parse_trades(
-        self, instrument: Instrument, request: RestRequest, body: bytes, headers: Mapping[str, str]
+        self, instrument: Instrument, span: TradeSpan, request: RestRequest, answer: RestAnswer
     ) -> TradesPage:
         symbol = instrument.venue_symbol
-        if "/aggTrades?" in request.path:
-            trades = [_aggregate(symbol, row) for row in _REST_AGG_TRADES.decode(body)]
+        kind = request.path.partition("?")[0].rpartition("/")[2]
+        if kind == "aggTrades":
+            trades = [_aggregate(symbol, row) for row in _REST_AGG_TRADES.decode(answer.body)]
+            if "&limit=1&" in request.path:
+                first = trades[0].first_match if trades else None
+                return TradesPage([], None if first is None else self._historical(symbol, first))
         else:
-            trades = [_rest_trade(symbol, row) for row in _REST_TRADES.decode(body)]
-        if len(trades) < REST_PAGE:
+            trades = [_rest_trade(symbol, row) for row in _REST_TRADES.decode(answer.body)]
+        if kind == "trades":
+            if not trades or span.reaches_back(trades[0]):
+                return TradesPage(trades, None)
+            older = _aggregates(symbol, f"startTime={_milliseconds(span.since_ns)}")
+            return TradesPage(trades, older)
+        if len(trades) < REST_PAGE or span.ends_by(trades[-1]):
             return TradesPage(trades, None)
-        path = re.sub(r"&(fromId|startTime)=.*", "", request.path)
+        path = _FIRST.sub("", request.path)
         next_path = f"{path}&fromId={trades[-1].trade_id + 1}"
         return TradesPage(trades, request._replace(path=next_path))
+
+
+def _aggregates(symbol: str, first: str, limit: int = REST_PAGE) -> RestRequest:
+    return RestRequest(f"/api/v3/aggTrades?symbol={symbol}&limit={limit}&{first}")
+
+
+def _milliseconds(time_ns: int) -> int:
+    return max(time_ns, 0) * 1000 // NS_PER_SECOND
 
 
 def _rest_trade(venue_symbol: str, row: _RestTrade) -> TradeEvent:

@@ -11,7 +11,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar, Literal
 
 import msgspec
@@ -33,8 +33,10 @@ from alphapulse.collectors.venue import (
     Channel,
     Limits,
     Liveness,
+    RestAnswer,
     RestRequest,
     TradesPage,
+    TradeSpan,
     Venue,
     by_channel,
     read_instruments,
@@ -399,23 +401,21 @@ class Coinbase(Venue):
             last_id=book.sequence,
         )
 
-    def trades_request(
-        self, instrument: Instrument, after_id: int, since_ns: int
-    ) -> RestRequest | None:
-        # The venue's pages run from the newest back: `before` is the cursor towards the newer.
-        return RestRequest(
-            f"/products/{instrument.venue_symbol}/trades?limit={REST_PAGE}&before={after_id}"
-        )
+    def trades_request(self, instrument: Instrument, span: TradeSpan) -> RestRequest | None:
+        # Pages run from the newest back; `after` is the cursor towards the older, a trade's id.
+        path = f"/products/{instrument.venue_symbol}/trades?limit={REST_PAGE}"
+        return RestRequest(path if span.before_id is None else f"{path}&after={span.before_id}")
 
     def parse_trades(
-        self, instrument: Instrument, request: RestRequest, body: bytes, headers: Mapping[str, str]
+        self, instrument: Instrument, span: TradeSpan, request: RestRequest, answer: RestAnswer
     ) -> TradesPage:
-        rows = _REST_TRADES.decode(body)
+        rows = _REST_TRADES.decode(answer.body)
         trades = [_rest_trade(instrument.venue_symbol, row) for row in reversed(rows)]
-        after = {name.lower(): value for name, value in headers.items()}.get("cb-after")
+        after = {name.lower(): value for name, value in answer.headers.items()}.get("cb-after")
+        if not after or len(rows) < REST_PAGE or span.reaches_back(trades[0]):
+            return TradesPage(trades, None)
         path = request.path.partition("&after=")[0]
-        more = RestRequest(f"{path}&after={after}") if after and len(rows) == REST_PAGE else None
-        return TradesPage(trades, more)
+        return TradesPage(trades, RestRequest(f"{path}&after={after}"))
 
 
 def _rest_trade(venue_symbol: str, row: _RestTrade) -> TradeEvent:

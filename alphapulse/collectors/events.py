@@ -85,6 +85,8 @@ class TradeEvent(msgspec.Struct, frozen=True, gc=False):
     """Sent on subscribing: made before, so new only where an earlier connection missed it."""
     contiguous: bool = True
     """Whether the venue's ids grow by one, so that a jump means a loss."""
+    first_match: int | None = None
+    """Of an aggregate: the id of the first of its matches, whose ids follow each other."""
 
 
 class TradeMark(msgspec.Struct, frozen=True, gc=False):

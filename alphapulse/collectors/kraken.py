@@ -7,7 +7,7 @@ WebSocket too, so the first connection of a collector carries the `instrument` c
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import ClassVar, Literal
 
 import msgspec
@@ -30,8 +30,10 @@ from alphapulse.collectors.venue import (
     Channel,
     Limits,
     Liveness,
+    RestAnswer,
     RestRequest,
     TradesPage,
+    TradeSpan,
     Venue,
     by_channel,
     read_instruments,
@@ -41,12 +43,22 @@ from alphapulse.collectors.venue import (
 )
 from alphapulse.config import KrakenSettings
 from alphapulse.delta import Field, FrameLayout, LevelLayout, Levels
+from alphapulse.errors import RateLimited
 from alphapulse.fixed import decimal_places, parse_decimal
 from alphapulse.model import BookSide, Instrument, Side
 from alphapulse.symbols import UNIFIED_ASSETS, unified_symbol, unify_asset
 
 REQUESTS_REMEMBERED = 1000
 """Request ids whose answer may still come."""
+
+REST_PAGE = 1000
+"""Most trades of a REST answer."""
+
+LEFT_ALONE_SECONDS = 15.0
+"""Pause after a REST answer that complains of too many requests; it doesn't say for how long."""
+
+HTTP_OK = 200
+"""Status of all of REST's answers, errors included."""
 
 SYMBOLS_PER_REQUEST = 50
 """Symbols subscribed to in one message: one message each runs into `Exceeded msg rate`."""
@@ -58,6 +70,7 @@ _REST_ASSETS = {common: own for own, common in UNIFIED_ASSETS.items()}
 _SIDES = {"buy": Side.BUY, "sell": Side.SELL, "b": Side.BUY, "s": Side.SELL}
 _STATUS = {"online": VenueStatus.ONLINE, "maintenance": VenueStatus.MAINTENANCE}
 _TOO_FAST = "Exceeded msg rate"
+_TOO_MUCH = re.compile(r"Rate limit exceeded|Too many requests|Temporary lockout")
 _CHANNELS = frozenset({"book", "trade", "heartbeat", "status", "instrument"})
 _SYMBOL = re.compile(rb'"symbol"\s*:\s*"([^"]{1,32})"')
 
@@ -425,30 +438,32 @@ class Kraken(Venue):
     def parse_snapshot(self, instrument: Instrument, body: bytes) -> BookSnapshotEvent:
         raise ValueError("Kraken's books come over the WebSocket")
 
-    def trades_request(
-        self, instrument: Instrument, after_id: int, since_ns: int
-    ) -> RestRequest | None:
+    def trades_request(self, instrument: Instrument, span: TradeSpan) -> RestRequest | None:
         # REST's names are older than v2's: XBT and XDG.
         pair = f"{rest_asset(instrument.base)}/{rest_asset(instrument.quote)}"
-        return RestRequest(f"/0/public/Trades?pair={pair}&since={since_ns}&count=1000")
+        # What is listed is later than `since`: with the last known trade it begins where it should.
+        since_ns = max(span.since_ns - 1, 0)
+        return RestRequest(f"/0/public/Trades?pair={pair}&since={since_ns}&count={REST_PAGE}")
 
     def parse_trades(
-        self, instrument: Instrument, request: RestRequest, body: bytes, headers: Mapping[str, str]
+        self, instrument: Instrument, span: TradeSpan, request: RestRequest, answer: RestAnswer
     ) -> TradesPage:
-        answer = _REST_TRADES.decode(body)
-        if answer.error:
-            raise ValueError(f"Kraken answered {answer.error}")
-        last = scalar_text(answer.result.get("last", msgspec.Raw(b'""')))
+        content = _REST_TRADES.decode(answer.body)
+        if any(_TOO_MUCH.search(error) for error in content.error):
+            raise RateLimited(self.name, HTTP_OK, LEFT_ALONE_SECONDS)
+        if content.error:
+            raise ValueError(f"Kraken answered {content.error}")
+        last = scalar_text(content.result.get("last", msgspec.Raw(b'""')))
         rows = [
             row
-            for key, raw in answer.result.items()
+            for key, raw in content.result.items()
             if key != "last"
             for row in _REST_ROWS.decode(raw)
         ]
         trades = [_rest_trade(instrument.venue_symbol, row) for row in rows]
         path, _, tail = request.path.partition("since=")
         since, _, rest = tail.partition("&")
-        more = len(rows) >= 1000 and last not in ("", since)
+        more = len(rows) >= REST_PAGE and last not in ("", since) and not span.ends_by(trades[-1])
         return TradesPage(trades, RestRequest(f"{path}since={last}&{rest}") if more else None)
 
 
@@ -461,5 +476,11 @@ def _rest_trade(venue_symbol: str, row: Sequence[msgspec.Raw]) -> TradeEvent:
     """A row is [price, volume, seconds, "b"|"s", order type, misc, trade id]."""
     price, size, seconds, side, _, _, trade_id = (scalar_text(cell) for cell in row[:7])
     return TradeEvent(
-        venue_symbol, price, size, _SIDES[side], int(trade_id), parse_decimal(seconds, 9)
+        venue_symbol,
+        price,
+        size,
+        _SIDES[side],
+        int(trade_id),
+        parse_decimal(seconds, 9),
+        contiguous=False,
     )

@@ -7,12 +7,11 @@ import email.utils
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import NamedTuple
 
 import aiohttp
 
 from alphapulse.collectors.allowance import Allowance
-from alphapulse.collectors.venue import RestRequest
+from alphapulse.collectors.venue import RestAnswer, RestRequest
 from alphapulse.errors import RateLimited, VenueError
 from alphapulse.log import get_logger
 
@@ -33,13 +32,6 @@ _RATE_LIMITED = frozenset({_BANNED, 429})
 _CHUNK_BYTES = 256 * 1024
 _QUOTED_BYTES = 200
 """How much of an error's body is passed on as the venue's words."""
-
-
-class RestAnswer(NamedTuple):
-    """Body and headers of a successful answer."""
-
-    body: bytes
-    headers: Mapping[str, str]
 
 
 class RestClient:

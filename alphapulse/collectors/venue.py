@@ -28,7 +28,7 @@ from alphapulse.config import VenueSettings
 from alphapulse.delta import ConnectionState, FrameLayout
 from alphapulse.errors import AlphaPulseError
 from alphapulse.fixed import INT64_MAX, MAX_EXPONENT
-from alphapulse.model import Instrument
+from alphapulse.model import IdKind, Instrument
 
 
 class RestRequest(NamedTuple):
@@ -44,6 +44,13 @@ class RestRequest(NamedTuple):
     path: str
     weight: int = 1
     headers: Mapping[str, str] = {}
+
+
+class RestAnswer(NamedTuple):
+    """Body and headers of a successful answer; names of headers in any case."""
+
+    body: bytes
+    headers: Mapping[str, str]
 
 
 class Budget(NamedTuple):
@@ -76,13 +83,49 @@ class Liveness(NamedTuple):
     """Replace a connection of this age by an overlapping one."""
 
 
+class TradeSpan(NamedTuple):
+    """Trades of one symbol that a venue's REST service is asked for.
+
+    Parameters
+    ----------
+    after_id : of the last trade before the span, None where unknown
+    before_id : of the first trade behind the span, None where unknown
+    since_ns, until_ns : the venue's times between which the span's trades lie, both included;
+        `since_ns` is that of `after_id`'s trade where that is known
+    id_kind : of the bounds, and of the trades that are wanted
+    aggregated : take aggregates although single trades are wanted
+    """
+
+    after_id: int | None
+    before_id: int | None
+    since_ns: int
+    until_ns: int
+    id_kind: IdKind = IdKind.TRADE
+    aggregated: bool = False
+
+    def reaches_back(self, trade: TradeEvent) -> bool:
+        """Whether a page that begins with this trade holds the span's first one."""
+        if self.after_id is not None:
+            return trade.trade_id <= self.after_id + 1
+        return trade.exchange_ns < self.since_ns
+
+    def ends_by(self, trade: TradeEvent) -> bool:
+        """Whether a page that ends with this trade holds the span's last one."""
+        if self.before_id is not None:
+            last_id = trade.trade_id
+            if trade.id_kind is not self.id_kind and trade.first_match is not None:
+                last_id = trade.first_match + trade.matches - 1
+            return last_id >= self.before_id - 1
+        return trade.exchange_ns > self.until_ns
+
+
 class TradesPage(NamedTuple):
     """A page of a venue's REST trades, oldest first.
 
     Parameters
     ----------
-    trades : the trades
-    more : the request for the next page towards the end of the range; None at the end
+    trades : the trades; there may be some of beyond the span
+    more : the request for the next page; None at the span's end, and where the venue has no more
     """
 
     trades: list[TradeEvent]
@@ -247,17 +290,34 @@ class Venue(ABC):
         """The REST budget that a metadata answer states; None where it states none."""
         return None
 
+    @property
+    def trade_ids(self) -> IdKind:
+        """What the ids of the feed's trades count."""
+        return IdKind.TRADE
+
     @abstractmethod
-    def trades_request(
-        self, instrument: Instrument, after_id: int, since_ns: int
-    ) -> RestRequest | None:
-        """Where trades later than ``after_id``, made at ``since_ns`` or later, are listed."""
+    def trades_request(self, instrument: Instrument, span: TradeSpan) -> RestRequest | None:
+        """Where the span's trades are listed; None if nowhere."""
 
     @abstractmethod
     def parse_trades(
-        self, instrument: Instrument, request: RestRequest, body: bytes, headers: Mapping[str, str]
+        self, instrument: Instrument, span: TradeSpan, request: RestRequest, answer: RestAnswer
     ) -> TradesPage:
-        """One page of an answer to `trades_request`."""
+        """One page of the span's trades.
+
+        Parameters
+        ----------
+        instrument, span : as for `trades_request`
+        request : that one, or the page's before
+        answer : to the request
+
+        Raises
+        ------
+        msgspec.MsgspecError, ValueError
+            it can't be used
+        RateLimited
+            the venue asks in its body to be left alone
+        """
 
 
 def by_channel(keys: Collection[tuple[str, str]]) -> dict[str, list[str]]:
