@@ -250,6 +250,8 @@ class StoreSettings(Section, frozen=True):
     """Rows written at once."""
     batch_timeout_ms: Count = 100
     """Longest wait of a row for others to be written with, in milliseconds."""
+    backfill: bool = True
+    """Fill gaps with trades from the venues' REST services."""
 
 
 class FeesSettings(Section, frozen=True):
