@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from http import HTTPStatus
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
-from alphapulse.api.formats import JSON
+from alphapulse.api.formats import JSON, media_range
+from alphapulse.api.headers import header_values
 
 REVALIDATE = "no-cache"
 """Late trades may change what is past, so a copy has to be asked about each time."""
 
 
-def json_response(body: msgspec.Struct) -> Response:
+COMPRESSED_FROM_BYTES = 1024
+COMPRESSION_LEVEL = 4
+"""Of 1 to 9: half the time of the usual 9, for a few percent more bytes."""
+
+
+def json_response(body: msgspec.Struct, status: HTTPStatus = HTTPStatus.OK) -> Response:
     """An answer with this body."""
-    return Response(msgspec.json.encode(body), media_type=JSON.media_type)
+    return Response(msgspec.json.encode(body), status.value, media_type=JSON.media_type)
+
+
+def compress(scope: Scope, response: Response) -> None:
+    """Compress a long answer for a client that accepts it.
+
+    Parameters
+    ----------
+    scope : the request's
+    response : changed in place
+    """
+    if len(response.body) < COMPRESSED_FROM_BYTES:
+        return
+    response.raw_headers.append((b"vary", b"Accept-Encoding"))
+    if not _accepts_gzip(",".join(header_values(scope, b"accept-encoding"))):
+        return
+    response.body = gzip.compress(response.body, COMPRESSION_LEVEL, mtime=0)
+    response.headers["Content-Encoding"] = "gzip"
+    response.headers["Content-Length"] = str(len(response.body))
 
 
 def tagged(
@@ -56,7 +83,14 @@ def tagged_json(
     return tagged(request, content, JSON.media_type, essence=essence, headers=headers)
 
 
+@lru_cache(maxsize=64)
+def _accepts_gzip(header: str) -> bool:
+    names = {"gzip": 0.0, "*": 0.0}
+    names.update(media_range(part) for part in header.split(","))
+    return names["gzip"] > 0 or ("gzip" not in header and names["*"] > 0)
+
+
 def _has(request: Request, tag: str) -> bool:
-    known = ",".join(request.headers.getlist("if-none-match"))
+    known = ",".join(header_values(request.scope, b"if-none-match"))
     tags = [part.strip().removeprefix("W/") for part in known.split(",")]
     return "*" in tags or tag.removeprefix("W/") in tags

@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
+import time
 from http import HTTPStatus
 
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.gzip import GZipMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from alphapulse.api import arbitrage, books, docs, ops, stats, trades
+from alphapulse.api import arbitrage, books, docs, ops, stats, trades, writing
+from alphapulse.api.answers import compress
 from alphapulse.api.bodies import (
     BarsBody,
     BookBody,
     ExchangesBody,
+    GivenTrades,
     HealthBody,
     LivenessBody,
     OpportunitiesBody,
+    SavedBody,
     StatsBody,
     SummaryBody,
     SymbolsBody,
     TradesBody,
 )
-from alphapulse.api.context import Context
-from alphapulse.api.endpoints import Endpoint
+from alphapulse.api.context import STARTED, Context
+from alphapulse.api.endpoints import GET, POST, Endpoint
 from alphapulse.api.formats import FORMAT, TABLE_FORMATS, accepted
-from alphapulse.api.guard import PATH, Guard, problem_of
+from alphapulse.api.guard import Guard, problem_of
+from alphapulse.api.meter import OTHER, Meter
 from alphapulse.api.pages import CURSOR
 from alphapulse.api.parameters import END_TIME, START_TIME, Parameters
-
-COMPRESSED_FROM_BYTES = 1024
-COMPRESSION_LEVEL = 4
-"""Of 1 to 9: half the time of the usual 9, for a few percent more bytes."""
+from alphapulse.api.routing import Routes
 
 _TABLES = tuple(TABLE_FORMATS.values())
 
@@ -62,12 +61,35 @@ ENDPOINTS = (
         "/ohlcv/{symbol}",
         trades.ohlcv,
         BarsBody,
-        (trades.EXCHANGE, trades.INTERVAL, START_TIME, END_TIME, trades.LIMIT, CURSOR, FORMAT),
+        (trades.BARS_EXCHANGE, trades.INTERVAL, START_TIME, END_TIME, trades.LIMIT, CURSOR, FORMAT),
         _TABLES,
         tagged=True,
         paged=True,
     ),
-    Endpoint("/orderbook/{symbol}", books.orderbook, BookBody, (books.EXCHANGE, books.DEPTH)),
+    Endpoint(
+        "/trades/{symbol}",
+        writing.save_trades,
+        SavedBody,
+        (writing.EXCHANGE,),
+        method=POST,
+        request_body=GivenTrades,
+        max_body_bytes=writing.MAX_TRADES_BYTES,
+    ),
+    # Before the next one, which would take `snapshot` for a part of a symbol.
+    Endpoint(
+        "/orderbook/{symbol}/snapshot",
+        writing.save_book,
+        BookBody,
+        (books.VENUE, writing.DEPTH),
+        method=POST,
+        refusals=(HTTPStatus.CONFLICT,),
+    ),
+    Endpoint(
+        "/orderbook/{symbol}",
+        books.orderbook,
+        BookBody,
+        (books.EXCHANGE, books.DEPTH, books.TIMESTAMP),
+    ),
     Endpoint("/exchanges", trades.exchanges, ExchangesBody, tagged=True),
     Endpoint("/symbols", trades.symbols, SymbolsBody, tagged=True),
     Endpoint("/symbols/{exchange}", trades.symbols, SymbolsBody, tagged=True),
@@ -94,7 +116,7 @@ ENDPOINTS = (
 )
 
 
-def create_app(context: Context) -> Starlette:
+def create_app(context: Context) -> ASGIApp:
     """The ASGI application.
 
     Parameters
@@ -102,49 +124,58 @@ def create_app(context: Context) -> Starlette:
     context : what the handlers work with
     """
     context.endpoints = ENDPOINTS
-    routes = [route for endpoint in ENDPOINTS for route in _routes(endpoint, context)]
+    app: ASGIApp = _Api(context)
     api = context.settings.api
-    middleware = [
-        Middleware(
-            GZipMiddleware,
-            minimum_size=COMPRESSED_FROM_BYTES,
-            compresslevel=COMPRESSION_LEVEL,
-        ),
-        Middleware(Guard, settings=api),
-    ]
-    if api.cors_origins:
-        cors = Middleware(
-            CORSMiddleware,
-            allow_origins=list(api.cors_origins),
-            allow_methods=["GET"],
-            allow_headers=["Authorization", "If-None-Match"],
-            expose_headers=["ETag", "Link"],
-        )
-        middleware.insert(0, cors)
-    app = Starlette(
-        routes=routes,
-        middleware=middleware,
-        exception_handlers={
-            HTTPStatus.NOT_FOUND: _answer_error,
-            HTTPStatus.METHOD_NOT_ALLOWED: _answer_error,
-        },
+    if not api.cors_origins:
+        return app
+    return CORSMiddleware(
+        app,
+        allow_origins=list(api.cors_origins),
+        allow_methods=[GET],
+        allow_headers=["Authorization", "If-None-Match"],
+        expose_headers=["ETag", "Link"],
     )
-    app.router.redirect_slashes = False
-    return app
 
 
-def _routes(endpoint: Endpoint, context: Context) -> list[Route]:
-    async def answer(request: Request) -> Response:
-        request.scope[PATH] = endpoint.path
+class _Api:
+    """Answers requests: guard, endpoint, handler, compression, metrics.
+
+    Parameters
+    ----------
+    context : what the handlers work with
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._guard = Guard(context.settings.api)
+        self._routes = Routes(context.endpoints)
+        self._meter = Meter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        scope[STARTED] = began = time.perf_counter()
+        path = OTHER
+        try:
+            self._guard.check(scope)
+            endpoint, scope["path_params"] = self._routes.find(scope["method"], scope["path"])
+            path = endpoint.path
+            response = await self._answer(endpoint, Request(scope, receive))
+        except ClientDisconnect:
+            return
+        except Exception as error:
+            response = problem_of(error).response()
+        compress(scope, response)
+        try:
+            await response(scope, receive, send)
+        finally:
+            milliseconds = (time.perf_counter() - began) * 1000
+            self._meter.count(scope["method"], path, response.status_code, milliseconds)
+
+    async def _answer(self, endpoint: Endpoint, request: Request) -> Response:
+        self._guard.check_body(request.scope, endpoint.max_body_bytes)
+        if endpoint.method != GET:
+            self._guard.check_writing(request.scope)
         if endpoint.negotiated and FORMAT not in endpoint.parameters:
             accepted(request, endpoint.formats)
-        query = Parameters(request, endpoint.parameters, context.limits)
-        return await endpoint.handler(context, request, query)
-
-    # A symbol written BTC/USD, escaped or not, arrives as two parts of the path.
-    paths = dict.fromkeys((endpoint.path, endpoint.path.replace("{symbol}", "{base}/{quote}")))
-    return [Route(path, answer, methods=["GET"]) for path in paths]
-
-
-async def _answer_error(request: Request, error: Exception) -> Response:
-    return problem_of(error).response()
+        query = Parameters(request, endpoint.parameters, self._context.limits)
+        return await endpoint.handler(self._context, request, query)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Raw
@@ -20,6 +20,12 @@ PriceLevel = tuple[Number, Number]
 
 NULL = Raw(b"null")
 
+_DECIMAL = r"^[0-9]{1,9}(\.[0-9]{1,9})?$"
+
+
+def _text(pattern: str) -> dict[str, Any]:
+    return {"type": "string", "pattern": pattern}
+
 
 def number(value: int, exponent: int) -> Raw:
     """A scaled integer as a JSON number."""
@@ -31,7 +37,7 @@ def seconds(time_ns: int | None) -> Raw:
     return NULL if time_ns is None or time_ns == NO_TIME else number(time_ns, 9)
 
 
-class TradeItem(msgspec.Struct, kw_only=True):
+class TradeItem(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One trade; ``side`` is the taker's."""
 
     timestamp: Number
@@ -41,6 +47,8 @@ class TradeItem(msgspec.Struct, kw_only=True):
     volume: Number
     side: str
     trade_id: str
+    id_kind: Literal["aggregate", "text"] | None = None
+    """Told where the id isn't the number of a single trade."""
 
 
 class TradesBody(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -52,6 +60,36 @@ class TradesBody(msgspec.Struct, kw_only=True, omit_defaults=True):
     count: int
     next: str | None = None
     """Where the next page is, if there is one."""
+    processing_time_ms: float
+
+
+class GivenTrade(msgspec.Struct, kw_only=True):
+    """A trade to be stored; numbers may be JSON numbers, too."""
+
+    timestamp: Annotated[Raw, Meta(extra_json_schema=_text(r"^[0-9]{1,9}(\.[0-9]{1,9})?$"))]
+    """Epoch seconds or ISO 8601."""
+    price: Annotated[Raw, Meta(extra_json_schema=_text(_DECIMAL))]
+    volume: Annotated[Raw, Meta(extra_json_schema=_text(_DECIMAL))]
+    side: Literal["buy", "sell"]
+    """The taker's."""
+    trade_id: Annotated[str, Meta(min_length=1, max_length=256)]
+    id_kind: Literal["trade", "aggregate", "text"] | None = None
+    """What the id is; if not given, a number is a trade's."""
+
+
+class GivenTrades(msgspec.Struct, kw_only=True):
+    """Trades to be stored."""
+
+    data: list[GivenTrade]
+
+
+class SavedBody(msgspec.Struct, kw_only=True):
+    """What has become of trades to be stored."""
+
+    success: bool
+    saved: int
+    duplicates: int
+    """Trades that were there already."""
     processing_time_ms: float
 
 
@@ -90,7 +128,7 @@ class VenueBook(msgspec.Struct, kw_only=True):
 
 
 class BookBody(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Body of ``/orderbook``; without levels unless ``state`` is ``live``."""
+    """Body of ``/orderbook``; without levels unless ``state`` is ``live`` or ``stored``."""
 
     symbol: str
     exchange: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from http import HTTPStatus
 from operator import attrgetter
 
 from starlette.requests import Request
@@ -12,34 +13,39 @@ from alphapulse.api.answers import json_response
 from alphapulse.api.bodies import BookBody, PriceLevel, VenueBook, number, seconds
 from alphapulse.api.context import Context, elapsed_ms
 from alphapulse.api.market import LiveBook
-from alphapulse.api.parameters import Count, Exchange, Parameters, path_symbol
+from alphapulse.api.parameters import Count, Exchange, Moment, Parameters, path_symbol
+from alphapulse.api.problems import Problem
 from alphapulse.api.trades import DEFAULT_EXCHANGE
+from alphapulse.history import ALL, BookRow
 from alphapulse.model import BookState, Instrument, Level, Reason
 
-ALL = "all"
-"""Instead of an exchange: the books of all of them, added up."""
+STORED = "stored"
+"""State of a book that is kept, of the past."""
 
 EXCHANGE = Exchange(
     "exchange", "Whose book; `all` adds up all venues'.", default=DEFAULT_EXCHANGE, others=(ALL,)
 )
+VENUE = Exchange("exchange", "Whose book.", default=DEFAULT_EXCHANGE)
 DEPTH = Count("depth", "Most levels a side.", default=50)
+TIMESTAMP = Moment(
+    "timestamp", "Instead of the live book the newest one kept that isn't younger than this."
+)
 
 # The state of books of which none is live: the one nearest to being live.
 _NEAREST = (BookState.LIVE, BookState.SYNCING, BookState.STALE, BookState.INVALID)
 
 
 async def orderbook(context: Context, request: Request, query: Parameters) -> Response:
-    """The live book; one that isn't live is answered without levels, and with its state."""
+    """The live book, or with `timestamp` one kept; without levels where it isn't live."""
     symbol = path_symbol(request)
-    exchange, depth = query[EXCHANGE], query[DEPTH]
+    exchange, depth, at_ns = query[EXCHANGE], query[DEPTH], query[TIMESTAMP]
+    if at_ns is not None:
+        return await _kept_book(context, request, symbol, exchange, depth, at_ns)
     if exchange == ALL:
         await context.check_symbol(symbol, None)
         await context.markets.catch_up()
         return json_response(_consolidated(context, request, symbol, depth))
-    await context.check_exchange(exchange)
-    await context.check_symbol(symbol, exchange)
-    await context.markets.catch_up(exchange)
-    book = _book_of(context, exchange, symbol, depth)
+    book = await live_book(context, symbol, exchange, depth)
     return json_response(
         BookBody(
             symbol=symbol,
@@ -53,6 +59,47 @@ async def orderbook(context: Context, request: Request, query: Parameters) -> Re
             processing_time_ms=elapsed_ms(request),
         )
     )
+
+
+async def live_book(context: Context, symbol: str, exchange: str, depth: int) -> LiveBook:
+    """One venue's book as of now. Raises `Problem` where nothing is known of it."""
+    await context.check_exchange(exchange)
+    await context.check_symbol(symbol, exchange)
+    await context.markets.catch_up(exchange)
+    return _book_of(context, exchange, symbol, depth)
+
+
+def stored_body(request: Request, book: BookRow, depth: int) -> BookBody:
+    """The answer with a book that is kept."""
+    return BookBody(
+        symbol=book.symbol,
+        exchange=book.exchange,
+        version=book.version,
+        state=STORED,
+        reason=None,
+        timestamp=seconds(book.timestamp_ns),
+        bids=_levels(book.bids[:depth], book),
+        asks=_levels(book.asks[:depth], book),
+        processing_time_ms=elapsed_ms(request),
+    )
+
+
+async def _kept_book(
+    context: Context, request: Request, symbol: str, exchange: str, depth: int, at_ns: int
+) -> Response:
+    # Books are kept venue by venue: there is none of all of them.
+    venue = None if exchange == ALL else exchange
+    if venue is not None:
+        await context.check_exchange(venue)
+    book = await context.history.read_book(exchange, symbol, at_ns)
+    if book is None:
+        await context.check_symbol(symbol, venue)
+        raise Problem(
+            HTTPStatus.NOT_FOUND,
+            f"timestamp: no book of {symbol} at {exchange} is kept that isn't younger",
+            TIMESTAMP.name,
+        )
+    return json_response(stored_body(request, book, depth))
 
 
 def _book_of(context: Context, exchange: str, symbol: str, depth: int) -> LiveBook:
@@ -94,10 +141,10 @@ def _consolidated(context: Context, request: Request, symbol: str, depth: int) -
     )
 
 
-def _levels(levels: Iterable[Level], instrument: Instrument | None) -> list[PriceLevel]:
-    if instrument is None:
+def _levels(levels: Iterable[Level], scale: Instrument | BookRow | None) -> list[PriceLevel]:
+    if scale is None:
         return []
-    price_exponent, size_exponent = instrument.price_exponent, instrument.size_exponent
+    price_exponent, size_exponent = scale.price_exponent, scale.size_exponent
     return [
         (number(level.price, price_exponent), number(level.size, size_exponent)) for level in levels
     ]

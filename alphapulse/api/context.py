@@ -17,7 +17,7 @@ from alphapulse.api.problems import Problem, bad
 from alphapulse.arbitrage import Terms
 from alphapulse.clock import wall_ns
 from alphapulse.config import Settings
-from alphapulse.history import History, SeriesSummary
+from alphapulse.history import BookRow, History, SeriesSummary
 from alphapulse.repository import MarketDataRepository
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ STARTED = "alphapulse.started"
 class Backend(History, MarketDataRepository, Protocol):
     """A store, as the server is given one."""
 
+    async def save_book(self, book: BookRow) -> None:
+        """Keep a book."""
+        ...
+
 
 class Context:
     """Shared by all handlers.
@@ -41,7 +45,7 @@ class Context:
     markets : where live books are
     """
 
-    def __init__(self, settings: Settings, history: History, markets: LiveMarkets) -> None:
+    def __init__(self, settings: Settings, history: Backend, markets: LiveMarkets) -> None:
         self.settings = settings
         self.history = history
         self.markets = markets

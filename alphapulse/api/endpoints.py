@@ -14,6 +14,12 @@ from alphapulse.api.context import Context
 from alphapulse.api.formats import JSON, Format
 from alphapulse.api.parameters import Parameter, Parameters
 
+GET = "GET"
+POST = "POST"
+
+MAX_BODY_BYTES = 65536
+"""Most paths take no body; a request with a larger one isn't read to its end."""
+
 Handler = Callable[[Context, Request, Parameters], Awaitable[Response]]
 
 
@@ -30,10 +36,18 @@ class Endpoint(NamedTuple):
     """Of the query."""
     formats: tuple[Format, ...] = (JSON,)
     """Ways of writing the answer, the usual one first."""
+    method: str = GET
+    """HEAD is answered where GET is; other methods change what is stored."""
+    request_body: type[msgspec.Struct] | None = None
+    """What the request has to bring, as JSON."""
+    max_body_bytes: int = MAX_BODY_BYTES
+    """Longer requests are refused."""
     negotiated: bool = True
     """Whether a request that accepts none of the formats is refused."""
     others: tuple[HTTPStatus, ...] = ()
     """Further statuses with the same body."""
+    refusals: tuple[HTTPStatus, ...] = ()
+    """Further statuses of problems."""
     tagged: bool = False
     """Whether answers have an ETag."""
     paged: bool = False

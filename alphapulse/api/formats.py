@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from functools import lru_cache
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ import msgspec
 from msgspec import Raw
 from starlette.requests import Request
 
+from alphapulse.api.headers import header_values
 from alphapulse.api.parameters import Choice
 from alphapulse.api.problems import Problem
 
@@ -40,12 +42,8 @@ def accepted(request: Request, formats: Sequence[Format]) -> Format:
     Problem
         406: it accepts none of them
     """
-    header = ",".join(request.headers.getlist("accept"))
-    if not header.strip():
-        return formats[0]
-    ranges = [_media_range(part) for part in header.split(",") if part.strip()]
-    best = max(formats, key=lambda form: _quality(form.media_type, ranges))
-    if not _quality(best.media_type, ranges):
+    best = _best(",".join(header_values(request.scope, b"accept")), tuple(formats))
+    if best is None:
         offered = ", ".join(form.media_type for form in formats)
         raise Problem(
             HTTPStatus.NOT_ACCEPTABLE, f"Accept: there is only {offered}", parameter="Accept"
@@ -53,7 +51,17 @@ def accepted(request: Request, formats: Sequence[Format]) -> Format:
     return best
 
 
-def _media_range(text: str) -> tuple[str, float]:
+@lru_cache(maxsize=256)
+def _best(header: str, formats: tuple[Format, ...]) -> Format | None:
+    if not header.strip():
+        return formats[0]
+    ranges = [media_range(part) for part in header.split(",") if part.strip()]
+    best = max(formats, key=lambda form: _quality(form.media_type, ranges))
+    return best if _quality(best.media_type, ranges) else None
+
+
+def media_range(text: str) -> tuple[str, float]:
+    """What one part of ``Accept``, or of ``Accept-Encoding``, names, and its quality."""
     name, *parameters = (part.strip().lower() for part in text.split(";"))
     for parameter in parameters:
         key, _, value = parameter.partition("=")
@@ -80,10 +88,10 @@ def csv_of(item_type: type[msgspec.Struct], items: Sequence[msgspec.Struct]) -> 
 
     Parameters
     ----------
-    item_type : of the items
+    item_type : of the items; the fields that each has are columns
     items : whose fields are texts, numbers, or JSON numbers as they are written
     """
-    names = item_type.__struct_fields__
+    names = [field.name for field in msgspec.structs.fields(item_type) if field.required]
     out = io.StringIO()
     writer = csv.writer(out)
     writer.writerow(names)

@@ -1,91 +1,86 @@
-"""What every request passes: Host, token, errors as problems, and the metrics."""
+"""What every request passes: Host, token, what it may bring, and errors as problems."""
 
 from __future__ import annotations
 
 import hmac
-import time
 from collections.abc import Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
-from alphapulse import metrics
-from alphapulse.api.context import STARTED
+from alphapulse.api.headers import header_values
 from alphapulse.api.problems import Problem
 from alphapulse.config import ApiSettings, is_loopback
 from alphapulse.errors import RequestError, StoreError
 from alphapulse.log import get_logger
 
-PATH = "alphapulse.path"
-"""Key of the scope under which the path's pattern is, once it was found."""
-
 OPEN_PATHS = frozenset({"/docs", "/health/live", "/health/ready"})
 """These say nothing but whether all is well, or nothing of this installation; no token needed."""
 
-MAX_BODY_BYTES = 65536
-"""No path takes a body; a request with a larger one isn't read to its end."""
 MAX_QUERY_BYTES = 8192
-
-METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 log = get_logger(__name__)
 
 
 class Guard:
-    """ASGI middleware.
+    """Refuses requests that aren't for this server, or not from whom it serves.
 
     Parameters
     ----------
-    app : what is guarded
     settings : section ``api``
     """
 
-    def __init__(self, app: ASGIApp, settings: ApiSettings) -> None:
-        self._app = app
+    def __init__(self, settings: ApiSettings) -> None:
         self._hosts = {name.lower() for name in (settings.host, *settings.allowed_hosts)}
         self._token = settings.token.encode()
+        self._writable = settings.writable
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        scope[STARTED] = time.perf_counter()
-        status = HTTPStatus.INTERNAL_SERVER_ERROR.value
-        begun = False
-
-        async def watched(message: Message) -> None:
-            nonlocal status, begun
-            if message["type"] == "http.response.start":
-                status, begun = message["status"], True
-            await send(message)
-
-        try:
-            self._check(scope)
-            await self._app(scope, receive, watched)
-        except Exception as error:
-            if begun:
-                raise
-            await problem_of(error).response()(scope, receive, watched)
-        finally:
-            _count(scope, status)
-
-    def _check(self, scope: Scope) -> None:
-        headers = Headers(scope=scope)
-        names = headers.getlist("host")
-        name = _hostname(names[0]) if len(names) == 1 else None
-        if name is None or not (is_loopback(name) or name in self._hosts):
+    def check(self, scope: Scope) -> None:
+        """Look at Host, query and token. Raises `Problem`."""
+        hosts = header_values(scope, b"host")
+        name = _hostname(hosts[0]) if len(hosts) == 1 else None
+        if name is None or not (_is_loopback(name) or name in self._hosts):
             raise Problem(
                 HTTPStatus.FORBIDDEN,
                 "Host: this name isn't served; names besides localhost go into api.allowed_hosts",
                 "Host",
             )
-        _check_size(scope, headers)
+        if len(scope["query_string"]) > MAX_QUERY_BYTES:
+            raise Problem(
+                HTTPStatus.REQUEST_URI_TOO_LONG, f"the query is longer than {MAX_QUERY_BYTES} bytes"
+            )
         if self._token and scope["path"] not in OPEN_PATHS:
-            self._check_token(headers.getlist("authorization"))
+            self._check_token(header_values(scope, b"authorization"))
+
+    def check_body(self, scope: Scope, most: int) -> None:
+        """Look at how much the request brings. Raises `Problem`.
+
+        Parameters
+        ----------
+        scope : the request's
+        most : bytes that the path takes
+        """
+        for length in header_values(scope, b"content-length"):
+            if not length.isdecimal() or int(length) > most:
+                raise Problem(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                    f"Content-Length: this path takes no body of over {most} B",
+                    "Content-Length",
+                    {"Connection": "close"},
+                )
+
+    def check_writing(self, scope: Scope) -> None:
+        """Look whether the request may change what is stored. Raises `Problem`."""
+        if not self._writable:
+            raise Problem(
+                HTTPStatus.FORBIDDEN,
+                "nothing can be stored through this server: api.writable isn't set",
+            )
+        # Any page that a browser shows could send it here, if this server has no token.
+        if header_values(scope, b"origin"):
+            raise Problem(HTTPStatus.FORBIDDEN, "Origin: web pages can't store anything", "Origin")
 
     def _check_token(self, values: Iterable[str]) -> None:
         for value in values:
@@ -101,28 +96,10 @@ class Guard:
         )
 
 
-def _check_size(scope: Scope, headers: Headers) -> None:
-    length = headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
-        raise Problem(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            f"Content-Length: no path takes a body, let alone one of over {MAX_BODY_BYTES} B",
-            "Content-Length",
-            {"Connection": "close"},
-        )
-    if len(scope["query_string"]) > MAX_QUERY_BYTES:
-        raise Problem(
-            HTTPStatus.REQUEST_URI_TOO_LONG, f"the query is longer than {MAX_QUERY_BYTES} bytes"
-        )
-
-
 def problem_of(error: Exception) -> Problem:
     """The answer to a request that ended with an exception."""
     if isinstance(error, Problem):
         return error
-    if isinstance(error, HTTPException):
-        status = HTTPStatus(error.status_code)
-        return Problem(status, status.description or status.phrase, None, error.headers)
     if isinstance(error, RequestError):
         return Problem(HTTPStatus.BAD_REQUEST, error.message)
     if isinstance(error, StoreError):
@@ -132,14 +109,10 @@ def problem_of(error: Exception) -> Problem:
     return Problem(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed; its log says how.")
 
 
-def _count(scope: Scope, status: int) -> None:
-    method = scope["method"] if scope["method"] in METHODS else "other"
-    path = scope.get(PATH, "other")
-    metrics.HTTP_REQUESTS.bind(method=method, path=path, status=str(status)).inc()
-    duration = (time.perf_counter() - scope[STARTED]) * 1000
-    metrics.HTTP_REQUEST_DURATION.bind(method=method, path=path).observe(duration)
+_is_loopback = lru_cache(maxsize=64)(is_loopback)
 
 
+@lru_cache(maxsize=64)
 def _hostname(host: str) -> str | None:
     try:
         parts = urlsplit(f"//{host}")

@@ -52,6 +52,7 @@ class LiveBook(NamedTuple):
     instrument: Instrument | None
     version: int | None = None
     exchange_ns: int | None = None
+    received_ns: int | None = None
     bids: tuple[Level, ...] = ()
     asks: tuple[Level, ...] = ()
 
@@ -190,9 +191,8 @@ class Ring:
             return LiveBook(self.venue, BookState.SYNCING, reason, instrument)
         view = book.view
         bids, asks = (view.bids(depth), view.asks(depth)) if depth else ((), ())
-        return LiveBook(
-            self.venue, state, reason, instrument, view.version, view.exchange_ns, bids, asks
-        )
+        times = view.exchange_ns, view.received_ns
+        return LiveBook(self.venue, state, reason, instrument, view.version, *times, bids, asks)
 
     def close(self) -> None:
         """Leave the ring."""

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 import alphapulse
-from alphapulse.api.endpoints import Endpoint
+from alphapulse.api.endpoints import GET, Endpoint
 from alphapulse.api.formats import JSON
 from alphapulse.api.guard import OPEN_PATHS
 from alphapulse.api.parameters import SYMBOL_PATTERN, Limits
@@ -44,11 +44,16 @@ def describe(endpoints: Sequence[Endpoint], limits: Limits, *, secured: bool) ->
     limits : of parameters, as they are in force
     secured : whether a token is demanded
     """
-    bodies = [endpoint.body for endpoint in endpoints if endpoint.body is not None]
+    found = [kind for endpoint in endpoints for kind in (endpoint.body, endpoint.request_body)]
+    bodies = list(dict.fromkeys(kind for kind in found if kind is not None))
     _, schemas = msgspec.json.schema_components([*bodies, ProblemBody], ref_template=_REFERENCE)
     components: dict[str, Any] = {"schemas": schemas}
     if secured:
         components["securitySchemes"] = {_BEARER: {"type": "http", "scheme": "bearer"}}
+    paths: dict[str, dict[str, Any]] = {}
+    for endpoint in endpoints:
+        operations = paths.setdefault(endpoint.path, {})
+        operations[endpoint.method.lower()] = _operation(endpoint, limits, secured)
     return {
         "openapi": OPENAPI_VERSION,
         "info": {
@@ -57,22 +62,26 @@ def describe(endpoints: Sequence[Endpoint], limits: Limits, *, secured: bool) ->
             "description": "Live order books, trades and bars of crypto exchanges, exact.",
             "license": {"name": "MIT"},
         },
-        "paths": {
-            endpoint.path: {"get": _operation(endpoint, limits, secured)} for endpoint in endpoints
-        },
+        "paths": paths,
         "components": components,
     }
 
 
 def _operation(endpoint: Endpoint, limits: Limits, secured: bool) -> dict[str, Any]:
     text = " ".join((inspect.getdoc(endpoint.handler) or "").split("\n\n")[0].split())
+    name = re.sub(r"\W+", "_", endpoint.path).strip("_")
     operation: dict[str, Any] = {
-        "operationId": re.sub(r"\W+", "_", endpoint.path).strip("_"),
+        "operationId": name if endpoint.method == GET else f"{endpoint.method.lower()}_{name}",
         "tags": [endpoint.path.split("/")[1].partition(".")[0]],
         "summary": text,
         "parameters": [*_path_parameters(endpoint.path, limits), *_query(endpoint, limits)],
         "responses": _responses(endpoint, secured),
     }
+    if endpoint.request_body is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {JSON.media_type: {"schema": _reference(endpoint.request_body)}},
+        }
     if secured and endpoint.path not in OPEN_PATHS:
         operation["security"] = [{_BEARER: []}]
     return operation
@@ -127,6 +136,8 @@ def _responses(endpoint: Endpoint, secured: bool) -> dict[str, Any]:
     problems += [HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND]
     problems += [HTTPStatus.METHOD_NOT_ALLOWED, HTTPStatus.NOT_ACCEPTABLE]
     problems += [HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.SERVICE_UNAVAILABLE]
+    problems += [HTTPStatus.UNSUPPORTED_MEDIA_TYPE] if endpoint.request_body is not None else []
+    problems += endpoint.refusals
     for status in problems:
         responses[str(status.value)] = {
             "description": status.phrase,
@@ -140,9 +151,13 @@ def _responses(endpoint: Endpoint, secured: bool) -> dict[str, Any]:
     return responses
 
 
+def _reference(body: type[msgspec.Struct]) -> dict[str, Any]:
+    return {"$ref": _REFERENCE.format(name=body.__name__)}
+
+
 def _schema_of(endpoint: Endpoint, media_type: str) -> dict[str, Any]:
     if media_type == JSON.media_type:
         if endpoint.body is None:
             return {"type": "object"}
-        return {"$ref": _REFERENCE.format(name=endpoint.body.__name__)}
+        return _reference(endpoint.body)
     return dict(_TEXT_SCHEMA if media_type.startswith("text/") else _BINARY_SCHEMA)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Collection, Sequence
 from decimal import Decimal
 from typing import Any, Generic, NamedTuple, TypeVar
+from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
@@ -16,6 +17,7 @@ from alphapulse.api.problems import bad
 from alphapulse.clock import NS_PER_SECOND, parse_iso8601
 from alphapulse.errors import FixedPointError
 from alphapulse.fixed import INT64_MAX, format_decimal, parse_decimal
+from alphapulse.history import ALL
 from alphapulse.symbols import normalize_symbol
 
 T = TypeVar("T")
@@ -29,6 +31,7 @@ TIME_PATTERN = (
     r"(T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)?)?)$"
 ).replace(r"\d", "[0-9]")
 """What is always a time; a few more ways of writing one are understood."""
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,31}$"
 SYMBOL_PATTERN = r"^[A-Za-z0-9]+[-/][A-Za-z0-9]+$"
 
 
@@ -101,6 +104,24 @@ class Exchange(Parameter[str]):
     def read(self, text: str | None, limits: Limits) -> str:
         """See `Parameter`."""
         return self._default if text is None else text
+
+
+class Name(Parameter[str]):
+    """A name that something is stored under; it has to be given."""
+
+    def schema(self, limits: Limits) -> dict[str, Any]:
+        """See `Parameter`."""
+        return {"type": "string", "pattern": NAME_PATTERN, "not": {"const": ALL}}
+
+    def required(self, limits: Limits) -> bool:
+        """See `Parameter`."""
+        return True
+
+    def read(self, text: str | None, limits: Limits) -> str:
+        """See `Parameter`."""
+        if text is None or text == ALL or not re.fullmatch(NAME_PATTERN, text):
+            raise bad(self.name, f"{text or ''!r} is no name: lower-case letters, digits and _")
+        return text
 
 
 class Choice(Parameter[str]):
@@ -260,19 +281,22 @@ class Parameters:
     def __init__(
         self, request: Request, declared: Sequence[Parameter[Any]], limits: Limits
     ) -> None:
-        self._query = request.query_params
+        text = request.scope["query_string"].decode("latin-1")
+        self.given: dict[str, str] = {}
+        """Texts by name, as the request has them."""
         self._limits = limits
         names = [parameter.name for parameter in declared]
-        for name in self._query:
+        for name, value in parse_qsl(text, keep_blank_values=True):
             if name not in names:
                 known = f"use {', '.join(names)}" if names else "this path has none"
                 raise bad(name, f"unknown parameter; {known}")
-            if len(self._query.getlist(name)) > 1:
+            if name in self.given:
                 raise bad(name, "given more than once")
+            self.given[name] = value
 
     def __getitem__(self, parameter: Parameter[T]) -> T:
         """The value of a parameter. Raises `Problem` where it can't be used."""
-        return parameter.read(self._query.get(parameter.name), self._limits)
+        return parameter.read(self.given.get(parameter.name), self._limits)
 
     def span(self) -> tuple[int | None, int | None]:
         """`START_TIME` and `END_TIME`."""

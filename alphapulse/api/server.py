@@ -97,6 +97,7 @@ class _Server(uvicorn.Server):
 def _config(app: Callable[..., object]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        interface="asgi3",
         lifespan="off",
         ws="none",
         log_config=None,

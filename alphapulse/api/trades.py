@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -27,13 +27,26 @@ from alphapulse.api.context import Context, elapsed_ms
 from alphapulse.api.formats import CSV, FORMAT, JSON, TABLE_FORMATS, Format, accepted, csv_of
 from alphapulse.api.pages import CURSOR, Cursor, next_link, series_of
 from alphapulse.api.parameters import Choice, Count, Exchange, Parameters, path_symbol
-from alphapulse.history import INTERVALS_NS, BarRow, OrderKey, SeriesSummary, TradeRow
+from alphapulse.history import ALL, INTERVALS_NS, BarRow, OrderKey, SeriesSummary, TradeRow
+from alphapulse.model import IdKind
 
 R = TypeVar("R")
+
+_ID_KINDS: dict[IdKind, Literal["aggregate", "text"] | None] = {
+    IdKind.TRADE: None,
+    IdKind.AGGREGATE: "aggregate",
+    IdKind.TEXT: "text",
+}
 
 DEFAULT_EXCHANGE = "coinbase"
 
 EXCHANGE = Exchange("exchange", "Whose trades are meant.", default=DEFAULT_EXCHANGE)
+BARS_EXCHANGE = Exchange(
+    "exchange",
+    "Whose trades; `all` makes one bar of all exchanges' trades.",
+    default=DEFAULT_EXCHANGE,
+    others=(ALL,),
+)
 LIMIT = Count("limit", "Most rows of a page.", default=100)
 INTERVAL = Choice("interval", "Length of a bar.", INTERVALS_NS, default="1m")
 
@@ -51,14 +64,17 @@ async def recent_trades(context: Context, request: Request, query: Parameters) -
 
 async def ohlcv(context: Context, request: Request, query: Parameters) -> Response:
     """Bars: the first that begin at `start_time` or later, else the newest; oldest first."""
-    symbol, exchange = path_symbol(request), query[EXCHANGE]
+    symbol, exchange = path_symbol(request), query[BARS_EXCHANGE]
     interval, limit, form = query[INTERVAL], query[LIMIT], _format(request, query)
     start, end = query.span()
     newest = start is None
     series = series_of("bars", exchange, symbol, interval, newest)
     cursor = _cursor(query, series)
-    await context.check_exchange(exchange)
-    await context.check_symbol(symbol, exchange)
+    if exchange == ALL:
+        await context.check_symbol(symbol, None)
+    else:
+        await context.check_exchange(exchange)
+        await context.check_symbol(symbol, exchange)
     interval_ns = INTERVALS_NS[interval]
     if cursor is not None:
         begin = cursor.key[0]
@@ -196,6 +212,7 @@ def _trade_item(row: TradeRow) -> TradeItem:
         volume=number(row.size, row.size_exponent),
         side=row.side.text,
         trade_id=row.trade_id,
+        id_kind=_ID_KINDS[row.id_kind],
     )
 
 

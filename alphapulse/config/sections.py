@@ -16,6 +16,7 @@ from alphapulse.config.values import (
     HttpUrl,
     Milliseconds,
     Names,
+    OptionalCount,
     OptionalDays,
     OptionalPath,
     OptionalSeconds,
@@ -233,6 +234,8 @@ class ApiSettings(ServerSettings, frozen=True):
     """Web pages of these origins may read the answers."""
     max_limit: Count = 10_000
     """Largest ``limit`` of a request."""
+    writable: bool = False
+    """Clients may store trades, and books as they are."""
 
 
 class StoreSettings(Section, frozen=True):
@@ -245,7 +248,15 @@ class StoreSettings(Section, frozen=True):
     memory_limit_bytes: Bytes = 256 * MIB
     """Memory that the embedded database may take."""
     retention_days: OptionalDays = 30.0
-    """Older trades are deleted."""
+    """Older trades, gaps, states and books are deleted."""
+    bar_retention_days: OptionalDays = 0.0
+    """Older bars are deleted."""
+    max_trades: OptionalCount = 0
+    """Most trades kept of a symbol, and changes of state and books (Redis); about as many."""
+    book_interval_seconds: OptionalSeconds = 60.0
+    """How often each live book is kept."""
+    book_levels: Count = 100
+    """Levels a side of the books that are kept."""
     buffer_size: Count = 1000
     """Rows written at once."""
     batch_timeout_ms: Count = 100

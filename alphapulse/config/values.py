@@ -23,6 +23,9 @@ MAX_BASIS_POINTS = 9999
 
 Port = Annotated[int, Meta(ge=0, le=65535, description="a port, 0 (any free one) to 65535")]
 Count = Annotated[int, Meta(ge=1, le=2**31 - 1, description="a whole number, at least 1")]
+OptionalCount = Annotated[
+    int, Meta(ge=0, le=2**31 - 1, description="a whole number; 0 for no limit")
+]
 Bytes = Annotated[
     int,
     Meta(
