@@ -35,6 +35,7 @@ from alphapulse._core.wire cimport (
     TRUSTED_ASK,
     TRUSTED_BID,
     put_svarint,
+    put_trade,
     put_u16,
     put_u32,
     put_u64,
@@ -234,15 +235,9 @@ cdef class Encoder:
             if str(number) != str(trade_id):
                 raise ValueError(f"trade id {trade_id!r} is no plain integer; use id kind 2")
         self.begin(TRADE, flags, instrument_id, exchange_ns, received_ns, TRADE_BODY + 256)
-        at = self.data + HEADER_BYTES
-        put_u64(at, <uint64_t>price)
-        put_u64(at + 8, <uint64_t>size)
-        put_u64(at + 16, number)
-        put_u32(at + 24, matches)
-        at[28] = <uint8_t>side
-        at[29] = <uint8_t>id_kind
-        put_u16(at + 30, 0)
-        at += TRADE_BODY
+        at = put_trade(
+            self.data + HEADER_BYTES, price, size, number, matches, side, id_kind
+        )
         if id_kind == ID_TEXT:
             at = put_text(at, trade_id)
         self.finish(at)

@@ -2,11 +2,12 @@
 # cython: initializedcheck=False
 """What is known of a symbol's trades, shared by Python and the native path."""
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint64_t
 
+from alphapulse._core.encoder cimport Encoder
 from alphapulse._core.layouts cimport FIRST_MATCH
 from alphapulse._core.scan cimport OK, read_decimal
-from alphapulse._core.wire cimport HEADER_BYTES, NO_TIME, TRADE, TRADE_BODY, put_u16, put_u32, put_u64
+from alphapulse._core.wire cimport HEADER_BYTES, NO_TIME, TRADE, TRADE_BODY, put_trade
 
 LARGEST_JUMP = 1_000_000_000
 MOST_MATCHES = 10_000_000
@@ -57,7 +58,7 @@ cdef class TradeState:
     cdef int publish(self, FrameLayout layout, const FoundTrade* trade, int64_t received_ns,
                      Producer producer) except -1:
         """Write the record of an accepted trade."""
-        cdef uint8_t* at
+        cdef Encoder encoder = self.tracked.encoder
         self.kind = layout.id_kind
         self.last_id = trade.id
         self.last_ns = received_ns
@@ -66,21 +67,14 @@ cdef class TradeState:
         self.resumed = False
         self.bridged = True
         self.published += 1
-        self.tracked.encoder.begin(
+        encoder.begin(
             TRADE, 0, self.tracked.instrument_id, trade.exchange_ns, received_ns, TRADE_BODY
         )
-        at = self.tracked.encoder.data + HEADER_BYTES
-        put_u64(at, <uint64_t>trade.price)
-        put_u64(at + 8, <uint64_t>trade.size)
-        put_u64(at + 16, <uint64_t>trade.id)
-        put_u32(at + 24, 1 + <unsigned int>(trade.last_match - trade.first_match))
-        at[28] = <uint8_t>trade.side
-        at[29] = <uint8_t>layout.id_kind
-        put_u16(at + 30, 0)
-        self.tracked.encoder.finish(at + TRADE_BODY)
-        producer.put(
-            self.tracked.encoder.data, <uint64_t>self.tracked.encoder.size, producer.now()
-        )
+        encoder.finish(put_trade(
+            encoder.data + HEADER_BYTES, trade.price, trade.size, <uint64_t>trade.id,
+            1 + <unsigned int>(trade.last_match - trade.first_match), trade.side, layout.id_kind,
+        ))
+        producer.put(encoder.data, <uint64_t>encoder.size, producer.now())
         return 0
 
     cdef bint promise(self, int64_t last_trade_id) noexcept:

@@ -109,6 +109,19 @@ cdef inline uint8_t* put_svarint(uint8_t* at, int64_t value) noexcept nogil:
     return put_uvarint(at, (<uint64_t>value << 1) ^ (<uint64_t>0 - (value < 0)))
 
 
+cdef inline uint8_t* put_trade(uint8_t* at, int64_t price, int64_t size, uint64_t trade_id,
+                               uint32_t matches, int side, int id_kind) noexcept nogil:
+    """Write a trade's body; where its id is text, that goes behind it."""
+    put_u64(at, <uint64_t>price)
+    put_u64(at + 8, <uint64_t>size)
+    put_u64(at + 16, trade_id)
+    put_u32(at + 24, matches)
+    at[28] = <uint8_t>side
+    at[29] = <uint8_t>id_kind
+    put_u16(at + 30, 0)
+    return at + TRADE_BODY
+
+
 cdef inline bint get_uvarint(Reader* reader, uint64_t* value) noexcept nogil:
     """False where the varint is cut off, exceeds 64 bits or is longer than needed."""
     cdef uint64_t result = 0
