@@ -16,7 +16,6 @@ from alphapulse._core.scan cimport (
     NOT_POSITIVE,
     NUMBER,
     OK,
-    POWERS,
     STRING,
     TOO_MANY,
     TOO_PRECISE,
@@ -29,6 +28,7 @@ from alphapulse._core.scan cimport (
     scan_key,
     scan_value,
     skip_space,
+    take_plain_number,
 )
 
 from alphapulse.errors import DecimalSyntaxError, LevelSyntaxError, PrecisionError, RangeError
@@ -37,8 +37,6 @@ MAX_LEVELS = 2_000_000
 
 cdef enum:
     STAGE_LIMIT = 2_000_000
-    # Digits that int64 holds in any case.
-    MOST_PLAIN_DIGITS = 18
     # More than a level with names of `PLAIN_NAMES` bytes in all and two plain numbers has.
     PLAIN_BYTES = 160
     PLAIN_NAMES = 48
@@ -164,58 +162,6 @@ cdef inline bint take_word(const unsigned char** at, const Name* name) noexcept 
     if text[0] != c'"' or (text[1] != c":" and text[1] != c","):
         return False
     at[0] = text + 2
-    return True
-
-
-cdef inline bint take_plain_number(const unsigned char** at, int exponent,
-                                   int64_t* value) noexcept nogil:
-    """Step over an everyday number, in quotes or not, which the long way would read the same.
-
-    It has digits before its point, no sign and no exponent; zeros may go beyond the decimal places
-    that there are. At most 42 bytes are looked at.
-    """
-    cdef const unsigned char* text = at[0]
-    cdef const unsigned char* first
-    cdef bint quoted = text[0] == c'"'
-    cdef int64_t number = 0
-    cdef Py_ssize_t length
-    cdef unsigned char digit
-    text += quoted
-    first = text
-    while True:
-        digit = text[0] - c"0"
-        if digit > 9:
-            break
-        number = number * 10 + digit
-        text += 1
-        if text - first > MOST_PLAIN_DIGITS:
-            return False
-    length = text - first
-    if length == 0 or length + exponent > MOST_PLAIN_DIGITS or (first[0] == c"0" and length > 1):
-        return False
-    if text[0] == c".":
-        text += 1
-        first = text
-        while text - first < exponent:
-            digit = text[0] - c"0"
-            if digit > 9:
-                break
-            number = number * 10 + digit
-            text += 1
-        length = text - first
-        while text[0] == c"0" and text - first < MOST_PLAIN_DIGITS:
-            text += 1
-        if text == first:
-            return False
-        exponent -= <int>length
-    if quoted:
-        if text[0] != c'"':
-            return False
-        text += 1
-    if text[0] != c"," and text[0] != c"}" and text[0] != c"]":
-        return False
-    value[0] = number * <int64_t>POWERS[exponent]
-    at[0] = text
     return True
 
 

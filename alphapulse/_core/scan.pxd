@@ -1,7 +1,7 @@
-"""Scanner of JSON and of decimal numbers: no objects, no copies, nothing read beyond the end.
+"""Scanner of JSON and of decimal numbers: no objects, no copies.
 
 It accepts exactly JSON; bytes above 0x7f in strings are passed over unread. Numbers follow the
-rule of `alphapulse.fixed`.
+rule of `alphapulse.fixed`. Only `take_plain_number` reads beyond the end.
 """
 
 from libc.stdint cimport int64_t, uint64_t
@@ -11,6 +11,8 @@ cdef enum:
     MAX_NESTING = 64
     MAX_NUMBER_LENGTH = 1024
     MAX_SIGNIFICANT = 19
+    # Digits that int64 holds in any case.
+    MOST_PLAIN_DIGITS = 18
 
 cdef extern from *:
     """
@@ -328,3 +330,55 @@ cdef inline Problem read_decimal(const unsigned char* at, Py_ssize_t length, int
         return NEGATIVE
     value[0] = <int64_t>(mantissa * POWERS[shift])
     return OK
+
+
+cdef inline bint take_plain_number(const unsigned char** at, int exponent,
+                                   int64_t* value) noexcept nogil:
+    """Step over an everyday number, in quotes or not, which `read_decimal` would read the same.
+
+    It has digits before its point, no sign and no exponent; zeros may go beyond the decimal places
+    that there are. Looks at 42 bytes at most, and minds no end: so many must be there.
+    """
+    cdef const unsigned char* text = at[0]
+    cdef const unsigned char* first
+    cdef bint quoted = text[0] == c'"'
+    cdef int64_t number = 0
+    cdef Py_ssize_t length
+    cdef unsigned char digit
+    text += quoted
+    first = text
+    while True:
+        digit = text[0] - c"0"
+        if digit > 9:
+            break
+        number = number * 10 + digit
+        text += 1
+        if text - first > MOST_PLAIN_DIGITS:
+            return False
+    length = text - first
+    if length == 0 or length + exponent > MOST_PLAIN_DIGITS or (first[0] == c"0" and length > 1):
+        return False
+    if text[0] == c".":
+        text += 1
+        first = text
+        while text - first < exponent:
+            digit = text[0] - c"0"
+            if digit > 9:
+                break
+            number = number * 10 + digit
+            text += 1
+        length = text - first
+        while text[0] == c"0" and text - first < MOST_PLAIN_DIGITS:
+            text += 1
+        if text == first:
+            return False
+        exponent -= <int>length
+    if quoted:
+        if text[0] != c'"':
+            return False
+        text += 1
+    if text[0] != c"," and text[0] != c"}" and text[0] != c"]":
+        return False
+    value[0] = number * <int64_t>POWERS[exponent]
+    at[0] = text
+    return True
