@@ -52,7 +52,6 @@ class Pair:
         self.twin = ReferenceRing(CAPACITY, RING_ID)
         self.consumers = [Consumer(Segment(self.memory)) for _ in range(3)]
         self.readers = [ReferenceReader(self.twin) for _ in range(3)]
-        self.accounts: list[set[int]] = [set(), set(), set()]
         for number in (1, 2, 3):
             self.put(instrument_record(number))
 

@@ -6,7 +6,7 @@ A message changes one or two of the twenty levels, mostly: the digits of the oth
 """
 
 from cpython.bytearray cimport PyByteArray_AS_STRING
-from libc.stdint cimport uint64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from alphapulse._core.sides cimport best_of, price_of

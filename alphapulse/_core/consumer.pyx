@@ -48,7 +48,7 @@ from alphapulse._core.walk cimport (
     follow,
     trace_first,
 )
-from alphapulse._core.wire cimport SNAPSHOT, get_u32, get_u64
+from alphapulse._core.wire cimport SNAPSHOT, get_u64
 
 from alphapulse.errors import RingCorrupt
 

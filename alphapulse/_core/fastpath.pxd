@@ -5,8 +5,8 @@ from alphapulse._core.fields cimport Minute
 from alphapulse._core.layouts cimport FrameLayout
 from alphapulse._core.names cimport NameTable
 from alphapulse._core.producer cimport Producer
-from alphapulse._core.scan cimport Scan, Span
-from alphapulse._core.tracker cimport ConnectionState, TrackedBook
+from alphapulse._core.scan cimport Scan
+from alphapulse._core.tracker cimport TrackedBook
 from alphapulse._core.trades cimport FoundTrade, TradeState
 
 cdef enum:

@@ -23,7 +23,6 @@ from alphapulse._core.layouts cimport (
     FIRST_ID,
     FIRST_MATCH,
     FIXED,
-    IDLE,
     ISO_TIME,
     LAST_ID,
     LAST_MATCH,
@@ -36,7 +35,6 @@ from alphapulse._core.layouts cimport (
     PART,
     PRICE,
     QUOTED_TRADE_ID,
-    SIDE,
     SIZE,
     SOME,
     SYMBOL,
@@ -47,7 +45,8 @@ from alphapulse._core.layouts cimport (
     Rules,
 )
 from alphapulse._core.levels cimport stage_list
-from alphapulse._core.scan cimport NUMBER, OK, skip_space
+from alphapulse._core.scan cimport NUMBER, OK, Span, skip_space
+from alphapulse._core.tracker cimport ConnectionState
 from alphapulse._core.wire cimport NO_TIME
 
 from alphapulse.errors import BookError

@@ -6,7 +6,7 @@ What a helper here doesn't read isn't wrong, only not everyday. Nothing is read 
 from libc.stdint cimport int64_t, uint64_t
 from libc.string cimport memchr, memcmp, memcpy
 
-from alphapulse._core.scan cimport NUMBER, OK, OTHER, STRING, Scan, Span, scan_value, skip_space
+from alphapulse._core.scan cimport OK, STRING, Scan, Span, scan_value, skip_space
 
 cdef enum:
     MAX_INTEGER_DIGITS = 18

@@ -5,7 +5,7 @@ levels each, so that a change anywhere moves little, whatever the side's size. T
 lie together in the best block, and few changes touch another.
 """
 
-from libc.stdint cimport INT64_MIN, int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memmove
 
 cdef enum:

@@ -6,6 +6,7 @@ Blocks come from spares that all books of the process share: they are counted be
 applied, so that nothing can fail while it is.
 """
 
+from libc.stdint cimport INT64_MIN
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy
 

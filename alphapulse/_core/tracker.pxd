@@ -1,4 +1,4 @@
-from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint64_t
 
 from alphapulse._core.book cimport Book
 from alphapulse._core.encoder cimport Encoder
