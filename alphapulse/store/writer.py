@@ -148,6 +148,7 @@ class _Follower:
     async def _session(self) -> None:
         """From the position in the store to the first failure."""
         position = await self._store.position(self._venue)
+        self._seen_ns = await self._last_heard_ns()
         reader = self._resume(position)
         oldest = reader is None
         if reader is None:
@@ -176,6 +177,18 @@ class _Follower:
                 await asyncio.sleep(0)
         finally:
             reader.close()
+
+    async def _last_heard_ns(self) -> int:
+        """Our time of the last trade that was written from a ring: what is lost came later."""
+        heard_ns = NO_TIME
+        for series in await self._store.summarise():
+            if series.exchange == self._venue:
+                newest = await self._store.read_trades(
+                    self._venue, series.symbol, limit=READ_RECORDS, newest=True
+                )
+                times = [row.received_ns for row in newest if not row.filled]
+                heard_ns = max([heard_ns, *times])
+        return heard_ns
 
     def _resume(self, position: Position | None) -> RingReader | None:
         """A reader at the stored position; None where there is none of use."""
