@@ -14,7 +14,8 @@ from msgspec.structs import replace
 
 from alphapulse.api import run_api
 from alphapulse.config import ApiSettings, Settings, StreamSettings
-from alphapulse.store import Store
+from alphapulse.history import TradeRow
+from alphapulse.store import Store, WriteBatch, open_store
 from tests.trading import PATIENCE_SECONDS, eventually, settings_for
 
 
@@ -62,6 +63,19 @@ def problem(response: httpx.Response) -> tuple[int, str | None, str]:
     assert body["type"] == "about:blank"
     assert body["title"]
     return response.status_code, body.get("parameter"), body["detail"]
+
+
+@asynccontextmanager
+async def kept(settings: Settings, *trades: TradeRow) -> AsyncIterator[Store]:
+    """The store of these settings with these trades in it."""
+    store = await open_store(settings)
+    try:
+        for exchange in sorted({trade.exchange for trade in trades}):
+            batch = [trade for trade in trades if trade.exchange == exchange]
+            await store.append(WriteBatch(exchange=exchange, trades=batch))
+        yield store
+    finally:
+        await store.close()
 
 
 def api_settings(

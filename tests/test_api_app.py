@@ -14,9 +14,9 @@ from alphapulse.config import Settings
 from alphapulse.errors import StoreError
 from alphapulse.history import INTERVALS_NS
 from alphapulse.model import Side
-from alphapulse.store import Store, WriteBatch, open_store
+from alphapulse.store import Store
 from tests.reference import bars as reference
-from tests.serving import Api, api_settings, serving
+from tests.serving import Api, api_settings, kept, problem, serving
 from tests.trading import NOW_NS, row
 
 NOW = NOW_NS // 10**9
@@ -88,13 +88,8 @@ def settings(ring_prefix: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def store(settings: Settings) -> AsyncIterator[Store]:
-    store = await open_store(settings)
-    await store.append(WriteBatch(exchange="kraken", trades=ROWS))
-    await store.append(
-        WriteBatch(exchange="coinbase", trades=[row("c-1", exchange="coinbase", symbol="ETH-USD")])
-    )
-    yield store
-    await store.close()
+    async with kept(settings, *ROWS, row("c-1", exchange="coinbase", symbol="ETH-USD")) as store:
+        yield store
 
 
 @pytest.fixture
@@ -212,10 +207,15 @@ async def test_errors_name_the_parameter(api: Api) -> None:
 
 
 async def test_other_methods_are_refused(api: Api) -> None:
-    response = await api.http.post("/trades/BTC-USD")
-    assert response.status_code == 405
-    assert response.headers["content-type"] == "application/problem+json"
-    assert "GET" in response.headers["allow"]
+    for method, path, allowed in (
+        ("PUT", "/trades/BTC-USD", "GET, HEAD, POST"),
+        ("POST", "/trades/BTC-USD/recent", "GET, HEAD"),
+        ("GET", "/orderbook/BTC-USD/snapshot", "POST"),
+        ("OPTIONS", "/summary", "GET, HEAD"),
+    ):
+        response = await api.http.request(method, path)
+        assert problem(response)[0] == 405
+        assert response.headers["allow"] == allowed
 
 
 async def test_a_head_has_no_body(api: Api) -> None:

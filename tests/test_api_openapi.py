@@ -70,13 +70,15 @@ async def test_every_path_is_described(ring_prefix: str, tmp_path: Path) -> None
     async with collecting(ring_prefix, tmp_path / "history.duckdb") as api:
         schema = await api.get("/openapi.json")
         assert schema["openapi"] == "3.1.0"
-        assert list(schema["paths"]) == [endpoint.path for endpoint in ENDPOINTS]
+        described = {(path, method) for path, item in schema["paths"].items() for method in item}
+        assert described == {(endpoint.path, endpoint.method.lower()) for endpoint in ENDPOINTS}
         text = json.dumps(schema, default=float)
         for reference in re.findall(r'"\$ref": "([^"]+)"', text):
             assert reference.rpartition("/")[2] in schema["components"]["schemas"], reference
-        for path, item in schema["paths"].items():
-            assert item["get"]["summary"], path
-            assert all(each["description"] for each in item["get"]["parameters"]), path
+        for path, method in described:
+            operation = schema["paths"][path][method]
+            assert operation["summary"], path
+            assert all(each["description"] for each in operation["parameters"]), path
         limit = parameter(schema, "/trades/{symbol}", "limit")
         assert limit["schema"] == {"type": "integer", "minimum": 1, "maximum": 10000,
                                    "default": 100}  # fmt: skip
