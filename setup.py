@@ -6,7 +6,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 PACKAGE = Path("alphapulse")
-FOLDERS = (PACKAGE / "_core", PACKAGE / "stream")
+FOLDERS = (PACKAGE / "_core", PACKAGE / "store", PACKAGE / "stream")
 
 extensions = [
     Extension(

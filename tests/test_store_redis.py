@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -10,13 +11,14 @@ import pytest
 import redis.asyncio
 
 from alphapulse import metrics
-from alphapulse.clock import wall_ns
+from alphapulse.clock import NO_TIME, wall_ns
 from alphapulse.config import StoreSettings
 from alphapulse.errors import StoreError
-from alphapulse.history import BookRow
-from alphapulse.model import Level
+from alphapulse.history import BookRow, FillStatus, GapFill, GapRow, StateRow
+from alphapulse.model import BookState, Channel, Level, Reason
 from alphapulse.shm import Position
 from alphapulse.store import RedisStore, WriteBatch
+from alphapulse.store.redis_venue import VenueWriter
 from tests.support import ROOT
 from tests.trading import NOW_NS, RedisServer, redis_server, row, stored_ids
 
@@ -59,19 +61,48 @@ async def test_keys_and_fields_are_those_of_the_manual(
         bids=(Level(10000, 5000),),
         asks=(),
     )
-    rows = [row(1, price=10050), row(0), row("x")]
-    await stores[0].append(
-        WriteBatch(exchange="kraken", trades=rows, books=[book], position=Position(5, 6))
+    state = StateRow(
+        exchange="kraken",
+        symbol="BTC-USD",
+        state=BookState.STALE,
+        reason=Reason.DISCONNECTED,
+        timestamp_ns=NOW_NS - 1,
+        received_ns=NOW_NS,
     )
+    gap = GapRow(
+        exchange="kraken",
+        symbol=None,
+        channel=Channel.RING,
+        reason=Reason.LAPPED,
+        first=5,
+        last=9,
+        count=5,
+        since_ns=NO_TIME,
+        received_ns=NOW_NS,
+        epoch=77,
+    )
+    rows = [row(1, price=10050), row(0, filled=True), row("x")]
+    first = WriteBatch(
+        exchange="kraken",
+        trades=rows,
+        gaps=[gap],
+        states=[state],
+        books=[book],
+        position=Position(5, 6),
+    )
+    await stores[0].append(first)
+    [gap] = await stores[0].read_gaps("kraken")
+    fill = GapFill(id=gap.id, status=FillStatus.FILLED, filled_ns=NOW_NS, filled=3)
+    await stores[0].append(WriteBatch(exchange="kraken", fills=[fill]))
+    await stores[0].close()
     base = f"{ring_prefix}:{{kraken}}"
     names = sorted([key async for key in client.scan_iter(f"{ring_prefix}:*")])
-    tails = ("book:BTC-USD", "commits", "late:BTC-USD", "position", "series", "texts:BTC-USD")
-    assert names == sorted(
-        [f"{base}:{tail}" for tail in (*tails, "trades:BTC-USD")] + [f"{ring_prefix}:exchanges"]
-    )
+    tails = {key.removeprefix(f"{base}:") for key in names if key.startswith(base)}
+    assert {f"{base}:{tail}" for tail in tails} | {f"{ring_prefix}:exchanges"} == set(names)
     manual = (ROOT / "docs" / "store.md").read_text()
-    for tail in (*tails, "trades:BTC-USD", "gaps"):
-        assert f"`{tail.replace('BTC-USD', 'SYMBOL')}`" in manual
+    for tail in tails:
+        kind = re.sub(r"^bars:1[smhd]", "bars:INTERVAL", tail.replace("BTC-USD", "SYMBOL"))
+        assert f"`{re.sub(r':[0-9]+$', ':BEGIN', kind)}`" in manual
     entries: Any = await client.xrange(f"{base}:trades:BTC-USD")
     assert entries[0] == (
         f"{NOW_NS // 10**6 + 1000}-0",
@@ -87,6 +118,26 @@ async def test_keys_and_fields_are_those_of_the_manual(
         },
     )
     assert entries[1][0] == f"{NOW_NS // 10**6 + 1000}-1"
+    assert entries[1][1]["filled"] == "1"
+    assert await client.hgetall(f"{base}:marks") == {"BTC-USD": entries[-1][0]}
+    assert await client.xrange(f"{base}:states:BTC-USD") == [
+        (
+            f"{NOW_NS // 10**6}-0",
+            {
+                "state": "stale",
+                "reason": "disconnected",
+                "timestamp_ns": str(NOW_NS - 1),
+                "received_ns": str(NOW_NS),
+            },
+        )
+    ]
+    assert await client.hgetall(f"{base}:fills") == {
+        gap.id: json.dumps(
+            {"status": "filled", "filled_ns": NOW_NS, "filled": 3}, separators=(",", ":")
+        )
+    }
+    kept: Any = await client.xrange(f"{base}:books:BTC-USD")
+    assert kept[0][1] == {"book": await client.get(f"{base}:book:BTC-USD")}
     assert await client.hgetall(f"{base}:position") == {"epoch": "5", "sequence": "6"}
     body = await client.get(f"{base}:book:BTC-USD")
     assert json.loads(body or "")["bids"] == [["100", "0.5"]]
@@ -107,35 +158,39 @@ async def test_a_transaction_on_old_knowledge_is_refused(
 ) -> None:
     first, second = stores
     await first.append(WriteBatch(exchange="kraken", trades=[row(1)]))
-    from alphapulse.store import redis as module
-
-    looked_up = module._known_texts
     interfere = [row(2)]
+    look_up = VenueWriter._look_up
 
-    async def late_look(*args: object) -> set[tuple[str, str]]:
-        if interfere:
+    async def late_look(self: VenueWriter, *args: Any) -> set[tuple[str, str]]:
+        if interfere and self is first._venues["kraken"]:
             await second.append(WriteBatch(exchange="kraken", trades=[interfere.pop()]))
-        return await looked_up(*args)  # type: ignore[arg-type]
+        return await look_up(self, *args)
 
-    monkeypatch.setattr(module, "_known_texts", late_look)
+    monkeypatch.setattr(VenueWriter, "_look_up", late_look)
     assert await first.append(WriteBatch(exchange="kraken", trades=[row(2), row(3)])) == 1
     assert await stored_ids(first) == ["1", "2", "3"]
 
 
-async def test_old_trades_are_trimmed(server: RedisServer, ring_prefix: str) -> None:
+@pytest.mark.parametrize("limits", [{"retention_days": 1}, {"retention_days": 0, "max_trades": 10}])
+async def test_old_trades_are_trimmed_and_their_bars_stay(
+    server: RedisServer, ring_prefix: str, limits: dict[str, Any]
+) -> None:
     now_ns = wall_ns()
-    store = await RedisStore.open(
-        StoreSettings(redis_url=server.url, retention_days=1), ring_prefix
-    )
+    settings = StoreSettings(redis_url=server.url, **limits)
+    store = await RedisStore.open(settings, ring_prefix)
     # Redis trims whole nodes of 100 entries.
     old = [row(n, timestamp_ns=now_ns - 3 * DAY_NS + n) for n in range(1, 1001)]
     await store.append(WriteBatch(exchange="kraken", trades=old))
     new = [row(n, timestamp_ns=now_ns + n) for n in range(1001, 1011)]
-    store._next_sweep.clear()
     await store.append(WriteBatch(exchange="kraken", trades=new))
+    assert len(await stored_ids(store)) == 1010, "none of them is in a stored bar"
+    await store.close()
+    await store.append(WriteBatch(exchange="kraken", trades=[row(1), row(1010)]))
     ids = await stored_ids(store)
     assert ids[-10:] == [str(n) for n in range(1001, 1011)]
     assert len(ids) <= 110
+    bars = await store.read_bars("kraken", "BTC-USD", 86400 * 10**9)
+    assert sum(bar.trades for bar in bars) == 1010
     await store.close()
 
 

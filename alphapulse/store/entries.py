@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
 
 from alphapulse.clock import NO_TIME
-from alphapulse.fixed import format_decimal, parse_decimal, split_decimal
-from alphapulse.history import GapRow, TradeRow
-from alphapulse.model import Channel, IdKind, Reason, Side
+from alphapulse.fixed import parse_decimal, split_decimal
+from alphapulse.history import FillStatus, GapFill, GapRow, StateRow, TradeRow
+from alphapulse.model import BookState, Channel, IdKind, Reason, Side
 
 NS_PER_MS = 1_000_000
 
@@ -16,6 +19,7 @@ _SIDES = {side.text: side for side in Side}
 _KINDS = {kind.text: kind for kind in IdKind}
 _CHANNELS = {channel.text: channel for channel in Channel}
 _REASONS = {reason.text: reason for reason in Reason}
+_STATES = {state.text: state for state in BookState}
 
 Entry = tuple[bytes, Mapping[bytes, bytes]]
 
@@ -25,14 +29,6 @@ class EntryId(NamedTuple):
 
     ms: int
     number: int
-
-    def __str__(self) -> str:
-        return f"{self.ms}-{self.number}"
-
-    def next(self, timestamp_ns: int) -> EntryId:
-        """Id of a trade's entry after this one: its own time, unless this one's is later."""
-        ms = timestamp_ns // NS_PER_MS
-        return EntryId(ms, 0) if ms > self.ms else EntryId(self.ms, self.number + 1)
 
 
 def parse_entry_id(text: bytes) -> EntryId:
@@ -56,6 +52,8 @@ class Keys:
         self.position = f"{self._base}:position"
         self.commits = f"{self._base}:commits"
         self.gaps = f"{self._base}:gaps"
+        self.fills = f"{self._base}:fills"
+        self.marks = f"{self._base}:marks"
 
     def trades(self, symbol: str) -> str:
         return f"{self._base}:trades:{symbol}"
@@ -69,23 +67,27 @@ class Keys:
     def book(self, symbol: str) -> str:
         return f"{self._base}:book:{symbol}"
 
+    def books(self, symbol: str) -> str:
+        return f"{self._base}:books:{symbol}"
 
-def trade_fields(row: TradeRow) -> dict[Any, Any]:
-    """Fields of a trade's entry."""
-    return {
-        "trade_id": row.trade_id,
-        "id_kind": row.id_kind.text,
-        "timestamp_ns": row.timestamp_ns,
-        "received_ns": "" if row.received_ns == NO_TIME else row.received_ns,
-        "price": format_decimal(row.price, row.price_exponent),
-        "volume": format_decimal(row.size, row.size_exponent),
-        "side": row.side.text,
-        "matches": row.matches,
-    }
+    def states(self, symbol: str) -> str:
+        return f"{self._base}:states:{symbol}"
+
+    def buckets(self, interval: str, symbol: str) -> str:
+        return f"{self._base}:bars:{interval}:{symbol}"
+
+    def bars(self, interval: str, symbol: str, bucket: int) -> str:
+        return f"{self._base}:bars:{interval}:{symbol}:{bucket}"
+
+
+class _Fill(msgspec.Struct):
+    status: FillStatus
+    filled_ns: int
+    filled: int
 
 
 def trade_of(fields: Mapping[bytes, bytes], exchange: str, symbol: str) -> TradeRow:
-    """Trade of an entry's fields."""
+    """Trade of an entry's fields, which `TradePacker` wrote."""
     received = fields[b"received_ns"]
     price, price_exponent = _scaled(fields[b"price"])
     size, size_exponent = _scaled(fields[b"volume"])
@@ -102,10 +104,11 @@ def trade_of(fields: Mapping[bytes, bytes], exchange: str, symbol: str) -> Trade
         size_exponent=size_exponent,
         side=_SIDES[fields[b"side"].decode()],
         matches=int(fields[b"matches"]),
+        filled=b"filled" in fields,
     )
 
 
-def gap_fields(gap: GapRow) -> dict[Any, Any]:
+def gap_fields(gap: GapRow) -> dict[str, str | int]:
     """Fields of a gap's entry; what is unknown is empty."""
     return {
         "symbol": gap.symbol or "",
@@ -114,15 +117,17 @@ def gap_fields(gap: GapRow) -> dict[Any, Any]:
         "first": _optional(gap.first),
         "last": _optional(gap.last),
         "count": _optional(gap.count),
+        "epoch": _optional(gap.epoch),
         "since_ns": "" if gap.since_ns == NO_TIME else gap.since_ns,
         "received_ns": gap.received_ns,
     }
 
 
-def gap_of(fields: Mapping[bytes, bytes], exchange: str) -> GapRow:
-    """Gap of an entry's fields."""
+def gap_of(entry: Entry, fill: bytes | None, exchange: str) -> GapRow:
+    """Gap of an entry, and of what ``fills`` says of it."""
+    entry_id, fields = entry
     since = fields[b"since_ns"]
-    return GapRow(
+    gap = GapRow(
         exchange=exchange,
         symbol=fields[b"symbol"].decode() or None,
         channel=_CHANNELS[fields[b"channel"].decode()],
@@ -132,7 +137,45 @@ def gap_of(fields: Mapping[bytes, bytes], exchange: str) -> GapRow:
         count=_integer(fields[b"count"]),
         since_ns=int(since) if since else NO_TIME,
         received_ns=int(fields[b"received_ns"]),
+        epoch=_integer(fields.get(b"epoch", b"")),
+        id=entry_id.decode(),
     )
+    if fill is None:
+        return gap
+    found = msgspec.json.decode(fill, type=_Fill)
+    return replace(gap, status=found.status, filled_ns=found.filled_ns, filled=found.filled)
+
+
+def fill_text(fill: GapFill) -> bytes:
+    """What ``fills`` says of a gap."""
+    return msgspec.json.encode(_Fill(fill.status, fill.filled_ns, fill.filled))
+
+
+def state_fields(row: StateRow) -> dict[str, str | int]:
+    """Fields of the entry of a change of state."""
+    return {
+        "state": row.state.text,
+        "reason": row.reason.text,
+        "timestamp_ns": row.timestamp_ns,
+        "received_ns": row.received_ns,
+    }
+
+
+def state_of(fields: Mapping[bytes, bytes], exchange: str, symbol: str) -> StateRow:
+    """Change of state of an entry's fields."""
+    return StateRow(
+        exchange=exchange,
+        symbol=symbol,
+        state=_STATES[fields[b"state"].decode()],
+        reason=_REASONS[fields[b"reason"].decode()],
+        timestamp_ns=int(fields[b"timestamp_ns"]),
+        received_ns=int(fields[b"received_ns"]),
+    )
+
+
+def pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """Fields and values of an answer of RESP 2, where they follow each other."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _scaled(text: bytes) -> tuple[int, int]:

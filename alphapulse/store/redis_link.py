@@ -1,0 +1,163 @@
+"""One connection to Redis, on which a transaction's answers are taken all at once.
+
+redis-py connects, authenticates and chooses the database; from then on its transport is used
+without it. The library takes a few coroutines for each answer, and a transaction has one answer for
+each of its commands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import hiredis
+import redis.asyncio
+import redis.exceptions
+
+ANSWER_TIMEOUT_SECONDS = 10.0
+"""Longest wait for an answer."""
+
+_MORE = object()
+"""What the parser gives where an answer isn't there as a whole."""
+
+
+class Request:
+    """Commands to be sent together."""
+
+    def __init__(self) -> None:
+        self.pieces: list[bytes] = []
+        self.count = 0
+        """How many commands there are, and so how many answers."""
+
+    def add(self, *command: str | bytes | int) -> None:
+        """Add a command by its words."""
+        # The types of hiredis know commands of one word only.
+        self.pieces.append(hiredis.pack_command(command))  # type: ignore[arg-type]
+        self.count += 1
+
+    def add_packed(self, command: bytes) -> None:
+        """Add a command as it is sent."""
+        self.pieces.append(command)
+        self.count += 1
+
+    def take(self) -> bytes:
+        """What hasn't been taken as yet, to be sent."""
+        data = b"".join(self.pieces)
+        self.pieces.clear()
+        return data
+
+
+class Link(asyncio.Protocol):
+    """A connection; made by `open`. For one task at a time."""
+
+    def __init__(self, connection: redis.asyncio.Connection, transport: Any) -> None:
+        self._connection = connection
+        self._transport = transport
+        self._parser = hiredis.Reader(
+            replyError=redis.exceptions.ResponseError, notEnoughData=_MORE
+        )
+        self._answers: list[Any] = []
+        self._wanted = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._lost: Exception | None = None
+
+    @classmethod
+    async def open(cls, pool: redis.asyncio.ConnectionPool) -> Link:
+        """Connect.
+
+        Parameters
+        ----------
+        pool : tells where to; has to be of RESP 2, in which nothing comes unasked
+
+        Raises
+        ------
+        redis.exceptions.RedisError
+            Redis can't be reached, or refuses
+        """
+        connection = pool.make_connection()
+        await connection.connect()
+        transport = connection._writer.transport
+        link = cls(connection, transport)
+        transport.set_protocol(link)
+        return link
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is gone."""
+        return self._lost is not None
+
+    def send(self, data: bytes) -> None:
+        """Send commands; `answers` gives what Redis answers."""
+        self._transport.write(data)
+
+    async def answers(self, count: int) -> list[Any]:
+        """The next answers, in order; errors are among them, as exceptions.
+
+        Raises
+        ------
+        redis.exceptions.ConnectionError
+            the connection was lost, or there was no answer in `ANSWER_TIMEOUT_SECONDS`
+        """
+        if len(self._answers) < count:
+            if self._lost is not None:
+                raise self._lost
+            loop = asyncio.get_running_loop()
+            self._wanted = count
+            self._waiter = loop.create_future()
+            overdue = loop.call_later(ANSWER_TIMEOUT_SECONDS, self._overdue)
+            try:
+                await self._waiter
+            finally:
+                overdue.cancel()
+                self._waiter = None
+        found = self._answers[:count]
+        del self._answers[:count]
+        return found
+
+    async def ask(self, request: Request) -> list[Any]:
+        """Send commands and give their answers.
+
+        Raises
+        ------
+        redis.exceptions.RedisError
+            the first error among the answers, or as `answers`
+        """
+        self.send(request.take())
+        return checked(await self.answers(request.count))
+
+    async def close(self) -> None:
+        """End the connection. May be called twice."""
+        self._transport.abort()
+        await self._connection.disconnect(nowait=True)
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        self._parser.feed(data)
+        answers = self._answers
+        while (answer := self._parser.gets()) is not _MORE:
+            answers.append(answer)
+        if len(answers) >= self._wanted and self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._fail(redis.exceptions.ConnectionError(f"connection lost ({error or 'closed'})"))
+
+    def _overdue(self) -> None:
+        self._fail(
+            redis.exceptions.TimeoutError(f"no answer in {ANSWER_TIMEOUT_SECONDS:g} seconds")
+        )
+        self._transport.abort()
+
+    def _fail(self, error: Exception) -> None:
+        self._lost = self._lost or error
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_exception(self._lost)
+
+
+def checked(answers: list[Any]) -> list[Any]:
+    """Answers none of which is an error; raises the first that is."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return answers
