@@ -6,20 +6,20 @@ import mmap
 import os
 import re
 import resource
-import select
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.request import urlopen
 
 import msgspec
 
+from benchmarks import programs
 from benchmarks.fanout_feed import Done, Options, Task
 from benchmarks.fanout_market import symbols
 from benchmarks.fanout_report import Case, Report
@@ -35,7 +35,6 @@ SNAPSHOT = '{"type":"orderbook_snapshot"'
 
 _FEED = [sys.executable, "-m", "benchmarks.fanout_feed"]
 _SOURCE = Path(__file__).with_name("fanout_load.c")
-_PATIENCE_SECONDS = 120.0
 _QUIET_SECONDS = 5.0
 """When nothing more has been delivered for so long, the rest is lost."""
 
@@ -124,8 +123,8 @@ class Running:
     ) -> Done:
         """Have events sent, as a `Task` says; returns when they have been."""
         task = Task(seconds=seconds, rate=rate, even=even, window=window)
-        _write(self._feeder, msgspec.json.encode(task))
-        return msgspec.json.decode(_line(self._feeder, seconds), type=Done)
+        programs.write(self._feeder, msgspec.json.encode(task))
+        return msgspec.json.decode(programs.read(self._feeder, seconds), type=Done)
 
     def settle(self, done: Done) -> None:
         """Wait until all that was sent has been delivered, or nothing more comes."""
@@ -150,15 +149,15 @@ class Running:
     def finish(self, done: Done) -> Report:
         """Wait until all that was sent has been delivered, or nothing more comes."""
         self._command(f"finish {done.deliveries}")
-        return msgspec.json.decode(_line(self._load), type=Report)
+        return msgspec.json.decode(programs.read(self._load), type=Report)
 
     def cpu_seconds(self) -> float:
         """CPU time of the server so far, all threads'."""
-        return time.clock_gettime(~self.pid << 3 | 2)
+        return programs.cpu_seconds(self.pid)
 
     def _command(self, text: str) -> None:
-        _write(self._load, text.encode())
-        answer = _line(self._load)
+        programs.write(self._load, text.encode())
+        answer = programs.read(self._load)
         if answer.strip() != b"done":
             raise RuntimeError(f"the load client has ended early: {answer.decode()}")
 
@@ -207,14 +206,14 @@ class Stage:
                     prefix=prefix if server.from_ring else "",
                     pipe=sink,
                 )
-                feeder = self._start(
-                    stack, [*_FEED, _json(options)], self._other_cpus, files=[sink]
+                feeder = programs.start(
+                    stack, [*_FEED, _json(options)], cpus=self._other_cpus, files=[sink]
                 )
-                _line(feeder)
-                process = self._start(
+                programs.read(feeder)
+                process = programs.start(
                     stack,
                     [word.format(pipe=source) for word in server.command],
-                    self._server_cpus,
+                    cpus=self._server_cpus,
                     environ={key: one.format(prefix=prefix) for key, one in server.environ.items()},
                     folder=server.folder,
                     files=[source],
@@ -222,7 +221,7 @@ class Stage:
             finally:
                 os.close(source)
                 os.close(sink)
-            port = int(_line(process).split()[-1])
+            port = int(programs.read(process).split()[-1])
             yield Started(server, case, process, feeder, port, progress, prefix)
 
     @contextmanager
@@ -244,77 +243,12 @@ class Stage:
             *options,
         ]
         with ExitStack() as stack:
-            load = self._start(stack, command, self._other_cpus)
-            answer = _line(load)
+            load = programs.start(stack, command, cpus=self._other_cpus)
+            answer = programs.read(load)
             if answer.strip() != b"ready":
                 raise RuntimeError(f"clients can't connect to {server.name}: {answer.decode()}")
             yield Running(started, load)
 
-    def _start(
-        self,
-        stack: ExitStack,
-        command: Sequence[str],
-        cpus: set[int],
-        *,
-        environ: Mapping[str, str] | None = None,
-        folder: str | None = None,
-        files: Sequence[int] = (),
-    ) -> subprocess.Popen[bytes]:
-        inherited = {
-            key: value for key, value in os.environ.items() if not key.startswith("ALPHAPULSE__")
-        }
-        mine = os.sched_getaffinity(0)
-        os.sched_setaffinity(0, cpus)  # what a process starts has its CPUs
-        try:
-            process = subprocess.Popen(
-                command,
-                cwd=folder or ROOT,
-                env={**inherited, "PYTHONPATH": str(ROOT), **(environ or {})},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                pass_fds=files,
-            )
-        finally:
-            os.sched_setaffinity(0, mine)
-        stack.callback(_end, process)
-        return process
-
 
 def _json(value: object) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def _write(process: subprocess.Popen[bytes], line: bytes) -> None:
-    assert process.stdin is not None
-    process.stdin.write(line + b"\n")
-    process.stdin.flush()
-
-
-def _line(process: subprocess.Popen[bytes], seconds: float = 0.0) -> bytes:
-    """The next line on a process's stdout.
-
-    Parameters
-    ----------
-    seconds : that it has work for
-    """
-    output: IO[bytes] | None = process.stdout
-    assert output is not None
-    if not select.select([output], [], [], _PATIENCE_SECONDS + seconds)[0]:
-        raise RuntimeError(f"{process.args!r} doesn't answer")
-    line = output.readline()
-    if not line:
-        raise RuntimeError(f"{process.args!r} has ended")
-    return line
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    assert process.stdin is not None
-    process.stdin.close()
-    process.terminate()
-    try:
-        process.wait(10)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    assert process.stdout is not None
-    process.stdout.close()
