@@ -1,11 +1,8 @@
-"""One contract for every store: exact, each trade once, transactions, and the protocol on top."""
+"""One contract for every store: exact, each trade once, in transactions."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any, TypeAlias
@@ -13,10 +10,9 @@ from typing import Any, TypeAlias
 import pytest
 
 from alphapulse.clock import NO_TIME
-from alphapulse.errors import RequestError, StoreError
+from alphapulse.errors import StoreError
 from alphapulse.history import INTERVALS_NS, BookRow, GapRow, TradeRow, in_order
 from alphapulse.model import Channel, IdKind, Level, Reason, Side
-from alphapulse.repository import MarketDataRepository
 from alphapulse.shm import Position
 from alphapulse.store import Store, WriteBatch, open_store
 from tests.reference import bars as reference
@@ -79,10 +75,6 @@ async def test_an_empty_store_answers(store: Store) -> None:
     assert await store.read_book("kraken", "BTC-USD") is None
     assert await store.summarise() == []
     assert await store.position("kraken") is None
-    assert await store.health_check() == {"status": "ok"}
-    assert await store.get_orderbook_snapshot("BTC-USD", "kraken") is None
-    summary = await store.get_data_summary()
-    assert (summary.total_records, summary.date_range) == (0, {"start": None, "end": None})
 
 
 async def test_every_field_comes_back_exactly(store: Store) -> None:
@@ -265,10 +257,6 @@ async def test_the_latest_book_is_kept(store: Store) -> None:
         await store.append(WriteBatch(exchange="kraken", books=[book(version)]))
     assert await store.read_book("kraken", "BTC-USD") == book(2)
     assert await store.read_book("kraken", "BTC-USD", NOW_NS + 1) is None
-    snapshot = await store.get_orderbook_snapshot("BTC/USD", "kraken", exact=True)
-    assert snapshot is not None
-    best = snapshot.bids[0]
-    assert (best.price, best["size"]) == (Decimal("100.01"), Decimal("1e-18"))
 
 
 async def test_the_summary_counts(store: Store) -> None:
@@ -279,82 +267,9 @@ async def test_the_summary_counts(store: Store) -> None:
         ("kraken", "BTC-USD", 2, NOW_NS + 10**9, NOW_NS + 2 * 10**9),
         ("kraken", "ETH-USD", 1, NOW_NS + 3 * 10**9, NOW_NS + 3 * 10**9),
     ]
-    summary = await store.get_data_summary()
-    assert summary.total_symbols == 2
-    assert summary.total_exchanges == 2
-    assert summary.total_records == 4
-    assert summary.symbols_by_exchange == {
-        "coinbase": ["BTC-USD"],
-        "kraken": ["BTC-USD", "ETH-USD"],
-    }
-    assert summary.record_count_by_symbol == {"BTC-USD": 3, "ETH-USD": 1}
-    assert summary.date_range == {"start": NOW_NS / 10**9, "end": NOW_NS / 10**9 + 3}
-    assert await store.get_symbols("kraken") == ["BTC-USD", "ETH-USD"]
-
-
-async def test_programs_written_for_the_protocol_work(store: Store) -> None:
-    assert isinstance(store, MarketDataRepository)
-    moment = datetime(2026, 11, 20, 12, 0, 0, 250_000, tzinfo=UTC)
-    trades = [
-        {"timestamp": moment, "price": 0.1, "volume": "1e-8", "side": "sell", "trade_id": 7},
-        {"timestamp": 1763640001.5, "price": Decimal("29430.20"), "volume": 2, "side": "buy",
-         "trade_id": "x-1"},
-    ]  # fmt: skip
-    answer = await store.save_trades(trades, "btc/usd", "coinbase")
-    assert answer == {"success": True, "saved": 2, "duplicates": 0}
-    again = await store.save_trades(trades[:1], "BTC-USD", "coinbase")
-    assert again == {"success": True, "saved": 0, "duplicates": 1}
-    found = await store.get_trades("BTC/USD", "coinbase")
-    assert [(each.price, each.volume, each.side, each.trade_id) for each in found] == [
-        (29430.2, 2.0, "buy", "x-1"),
-        (0.1, 1e-8, "sell", "7"),
-    ]
-    assert found[0]["timestamp"] == 1763640001.5
-    assert dict(found[1])["price"] == 0.1
-    (sold,) = await store.get_trades(
-        "BTC-USD", "coinbase", start_time=moment, end_time=moment, exact=True
-    )
-    assert sold.timestamp == Decimal(int(moment.timestamp() * 1000)) / 1000
-    assert (sold.price, sold.volume) == (Decimal("0.1"), Decimal("1e-8"))
-    naive = moment.replace(tzinfo=None)
-    bars = await store.get_ohlcv("BTC-USD", "coinbase", "1h", start_time=naive - timedelta(hours=1))
-    assert [(bar.open, bar.volume, bar.trades) for bar in bars] == [(0.1, 1e-8, 1)]
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"price": "NaN"},
-        {"price": None},
-        {"volume": "1e-19"},
-        {"side": "up"},
-        {"trade_id": "x", "id_kind": "trade"},
-        {"timestamp": "yesterday"},
-    ],
-)
-async def test_a_trade_that_can_not_be_stored_is_refused(
-    store: Store, change: dict[str, Any]
-) -> None:
-    trade = {"timestamp": 1, "price": 1, "volume": 1, "side": "buy", "trade_id": "1", **change}
-    with pytest.raises(RequestError):
-        await store.save_trades([trade], "BTC-USD", "coinbase")
-    assert await store.summarise() == []
-
-
-async def test_unusable_questions_are_refused(store: Store) -> None:
-    with pytest.raises(RequestError, match="BTCUSD"):
-        await store.get_trades("BTCUSD", "coinbase")
-    with pytest.raises(RequestError, match="1s, 1m, 5m"):
-        await store.get_ohlcv("BTC-USD", "coinbase", "2m")
 
 
 async def test_a_closed_store_may_be_closed_again(store: Store) -> None:
     await append(store, row(1))
     await store.close()
     await store.close()
-
-
-def test_the_protocol_is_asynchronous() -> None:
-    for name in ("save_trades", "get_trades", "get_ohlcv", "get_orderbook_snapshot", "get_symbols",
-                 "get_data_summary", "health_check", "close"):  # fmt: skip
-        assert inspect.iscoroutinefunction(getattr(MarketDataRepository, name)), name

@@ -88,12 +88,11 @@ async def _kept_book(
     context: Context, request: Request, symbol: str, exchange: str, depth: int, at_ns: int
 ) -> Response:
     # Books are kept venue by venue: there is none of all of them.
-    venue = None if exchange == ALL else exchange
-    if venue is not None:
-        await context.check_exchange(venue)
     book = await context.history.read_book(exchange, symbol, at_ns)
     if book is None:
-        await context.check_symbol(symbol, venue)
+        if exchange != ALL:
+            await context.check_exchange(exchange)
+        await context.check_symbol(symbol, None if exchange == ALL else exchange)
         raise Problem(
             HTTPStatus.NOT_FOUND,
             f"timestamp: no book of {symbol} at {exchange} is kept that isn't younger",

@@ -162,14 +162,14 @@ class Rest:
             raise _Unavailable(str(error) or type(error).__name__) from error
         except ValueError as error:
             raise StoreError(f"{self.url} doesn't answer as a REST server does: {error}") from None
-        if status.is_success:
+        if status < HTTPStatus.MULTIPLE_CHOICES:
             return self._decode(content, kind)
         problem = _problem(content, status)
         if status in AGAIN:
             raise _Unavailable(problem.detail, float(pause) if pause.isdecimal() else 0.0)
         if (status, problem.parameter) in UNKNOWN:
             return None
-        if status.is_server_error:
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise StoreError(f"{self.url} failed: {problem.detail}")
         raise RequestError(status.name.lower(), problem.detail)
 
