@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any, TypeAlias
 
 import pytest
+from msgspec.structs import replace
 
 from alphapulse.clock import NO_TIME
 from alphapulse.errors import StoreError
-from alphapulse.history import INTERVALS_NS, BookRow, GapRow, TradeRow, in_order
-from alphapulse.model import Channel, IdKind, Level, Reason, Side
+from alphapulse.history import (
+    INTERVALS_NS,
+    BookRow,
+    FillStatus,
+    GapFill,
+    GapRow,
+    StateRow,
+    TradeRow,
+    in_order,
+)
+from alphapulse.model import BookState, Channel, IdKind, Level, Reason, Side
 from alphapulse.shm import Position
 from alphapulse.store import Store, WriteBatch, open_store
 from tests.reference import bars as reference
@@ -234,17 +245,85 @@ async def test_gaps_are_kept(store: Store) -> None:
         received_ns=NOW_NS + 1,
     )
     await store.append(WriteBatch(exchange="kraken", gaps=[vague, whole]))
-    assert await store.read_gaps("kraken") == [whole, vague]
-    assert await store.read_gaps("kraken", NOW_NS + 1) == [vague]
-    assert await store.read_gaps("kraken", None, NOW_NS) == [whole]
+    first, second = await store.read_gaps("kraken")
+    assert [nameless(first), nameless(second)] == [whole, vague]
+    assert first.id
+    assert second.id not in ("", first.id)
+    assert await store.read_gaps("kraken", NOW_NS + 1) == [second]
+    assert await store.read_gaps("kraken", None, NOW_NS) == [first]
     assert await store.read_gaps("coinbase") == []
 
 
-async def test_the_latest_book_is_kept(store: Store) -> None:
-    def book(version: int) -> BookRow:
-        return BookRow(
+def nameless(gap: GapRow) -> GapRow:
+    """A gap as it was before a store named it."""
+    return replace(gap, id="")
+
+
+async def test_what_has_become_of_a_gap_is_kept(reopen: Open) -> None:
+    store = await reopen()
+    gaps = [
+        GapRow(
             exchange="kraken",
             symbol="BTC-USD",
+            channel=Channel.TRADES,
+            reason=Reason.GAP,
+            first=number,
+            last=number,
+            count=1,
+            since_ns=NOW_NS,
+            received_ns=NOW_NS + number,
+        )
+        for number in (1, 2)
+    ]
+    await store.append(WriteBatch(exchange="kraken", gaps=gaps))
+    first, second = await store.read_gaps("kraken")
+    late = row(1, filled=True)
+    for status, filled in ((FillStatus.PARTIAL, 0), (FillStatus.FILLED, 1)):
+        fill = GapFill(id=first.id, status=status, filled_ns=NOW_NS + 7, filled=filled)
+        await store.append(WriteBatch(exchange="kraken", trades=[late], fills=[fill]))
+    store = await reopen()
+    told = replace(first, status=FillStatus.FILLED, filled_ns=NOW_NS + 7, filled=1)
+    assert await store.read_gaps("kraken") == [told, second]
+    assert [each.filled for each in await store.read_trades("kraken", "BTC-USD")] == [True]
+
+
+async def test_states_are_kept(reopen: Open) -> None:
+    store = await reopen()
+    states = [
+        StateRow(
+            exchange="kraken",
+            symbol=symbol,
+            state=state,
+            reason=reason,
+            timestamp_ns=NOW_NS + number,
+            received_ns=NOW_NS + number * 10**6,
+        )
+        for number, (symbol, state, reason) in enumerate(
+            [
+                ("BTC-USD", BookState.SYNCING, Reason.STARTED),
+                ("ETH-USD", BookState.SYNCING, Reason.STARTED),
+                ("BTC-USD", BookState.LIVE, Reason.SUBSCRIBED),
+                ("BTC-USD", BookState.STALE, Reason.DISCONNECTED),
+            ]
+        )
+    ]
+    await store.append(WriteBatch(exchange="kraken", states=states[:2]))
+    await store.append(WriteBatch(exchange="kraken", states=states[2:]))
+    store = await reopen()
+    syncing, live, stale = (each for each in states if each.symbol == "BTC-USD")
+    assert await store.read_states("kraken", "BTC-USD") == [syncing, live, stale]
+    assert await store.read_states("kraken", "BTC-USD", limit=2) == [live, stale]
+    span = live.received_ns, live.received_ns
+    assert await store.read_states("kraken", "BTC-USD", *span) == [live]
+    assert await store.read_states("kraken", "ETH-USD") == [states[1]]
+    assert await store.read_states("coinbase", "BTC-USD") == []
+
+
+async def test_books_are_kept_by_their_time(reopen: Open) -> None:
+    def book(version: int, symbol: str = "BTC-USD") -> BookRow:
+        return BookRow(
+            exchange="kraken",
+            symbol=symbol,
             version=version,
             timestamp_ns=NOW_NS + version,
             price_exponent=2,
@@ -253,10 +332,30 @@ async def test_the_latest_book_is_kept(store: Store) -> None:
             asks=(Level(10002, 500),),
         )
 
-    for version in (1, 2):
-        await store.append(WriteBatch(exchange="kraken", books=[book(version)]))
-    assert await store.read_book("kraken", "BTC-USD") == book(2)
-    assert await store.read_book("kraken", "BTC-USD", NOW_NS + 1) is None
+    store = await reopen()
+    await store.append(WriteBatch(exchange="kraken", books=[book(1), book(5, "ETH-USD")]))
+    await store.save_book(book(2))
+    await store.append(WriteBatch(exchange="kraken", books=[book(4)]))
+    store = await reopen()
+    for at, version in ((None, 4), (NOW_NS + 4, 4), (NOW_NS + 3, 2), (NOW_NS + 1, 1)):
+        assert await store.read_book("kraken", "BTC-USD", at) == book(version), at
+    for at in (NOW_NS, 0, -INT64_MAX):
+        assert await store.read_book("kraken", "BTC-USD", at) is None, at
+    assert await store.read_book("kraken", "BTC-USD", INT64_MAX) == book(4)
+    assert await store.read_book("kraken", "DOGE-USD") is None
+
+
+async def test_several_may_write_at_once(store: Store) -> None:
+    async def write(first: int) -> int:
+        found = [
+            await append(store, *(row(number) for number in range(begin, begin + 5)))
+            for begin in range(first, first + 20, 2)
+        ]
+        return sum(found)
+
+    saved = await asyncio.gather(*(write(first) for first in (0, 3, 10)))
+    assert sum(saved) == 10 + 18 + 5
+    assert await stored_ids(store) == [str(number) for number in range(33)]
 
 
 async def test_the_summary_counts(store: Store) -> None:
