@@ -8,18 +8,16 @@ writes a change of its book. A simulator has one source, a generated `Market` or
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 from urllib.parse import urlsplit
 
 from picows import WSUpgradeRequest, ws_create_server
 from picows.common import WSUpgradeResponse, WSUpgradeResponseWithListener
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from alphapulse.errors import SymbolError
 from alphapulse.fixed import to_decimal
@@ -28,9 +26,9 @@ from alphapulse.simulators.connection import GOODBYE_SECONDS, Connection
 from alphapulse.simulators.driver import CaptureDriver, MarketDriver
 from alphapulse.simulators.faults import Faults
 from alphapulse.simulators.limits import RollingBudget, TokenBucket
-from alphapulse.simulators.market import Market, MarketEvent
+from alphapulse.simulators.market import Market
+from alphapulse.simulators.protocol import VenueProtocol
 from alphapulse.simulators.source import CaptureSource, Topic, rest_key
-from alphapulse.simulators.specs import PairSpec
 from alphapulse.simulators.web import Handler, WebServer, control_routes, json_response
 
 MAX_CLIENT_MESSAGE_BYTES = 1024 * 1024
@@ -51,7 +49,7 @@ class FinalBook(NamedTuple):
     asks: list[tuple[Decimal, Decimal]]
 
 
-class VenueSimulator(ABC):
+class VenueSimulator(VenueProtocol):
     """The venue's side of one exchange's protocol, on a WebSocket and a REST port.
 
     Parameters
@@ -68,16 +66,6 @@ class VenueSimulator(ABC):
 
     Use it as an asynchronous context manager; on leaving it, nothing remains.
     """
-
-    exchange: ClassVar[str]
-    """Name of the venue."""
-    awaited: ClassVar[dict[str, tuple[str, ...]]]
-    """Channels of a capture that must have a subscriber before it is played, each with those
-    that would do."""
-    trade_channels: ClassVar[frozenset[str]]
-    """Which of the awaited channels carry trades; the others carry books."""
-    metadata_path: ClassVar[str] = ""
-    """REST path whose recorded body is served from the beginning."""
 
     connections_budget: RollingBudget | TokenBucket | None = None
     """Connection attempts that the venue bears; None for any number."""
@@ -215,6 +203,14 @@ class VenueSimulator(ABC):
         if self.market is not None:
             self.market.resume()
 
+    def set_status(self, status: str) -> None:
+        """Change the venue's status; anything but ``online`` lets the market rest."""
+        self.status = status
+        if status == "online":
+            self.resume()
+        else:
+            self.pause()
+
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until the condition holds; asked whenever a client did something."""
         while not condition():
@@ -276,80 +272,6 @@ class VenueSimulator(ABC):
             "pending_faults": self.faults.pending(),
         }
 
-    # The protocol, which a venue fills in
-
-    @abstractmethod
-    def name_symbol(self, spec: PairSpec) -> str:
-        """The venue's symbol of a pair."""
-
-    @abstractmethod
-    def message(self, connection: Connection, message: bytes) -> None:
-        """A client sent this."""
-
-    @abstractmethod
-    def event(self, event: MarketEvent) -> None:
-        """The market moved: tell the subscribers."""
-
-    @abstractmethod
-    def route(self, raw: bytes) -> tuple[Topic, ...] | None:
-        """Who gets a recorded frame.
-
-        Topics (any subscriber of any of them), `EVERYONE`, or None if it isn't played, as
-        acknowledgements, which are made up.
-        """
-
-    @abstractmethod
-    def routes(self) -> list[Route]:
-        """REST routes; handlers wrapped by `rest`."""
-
-    def serves(self, path: str) -> bool:
-        """Whether the venue takes WebSocket connections at this path."""
-        return path in {"", "/"}
-
-    def greet(self, connection: Connection) -> None:
-        """A client has connected."""
-        return
-
-    def heartbeat(self) -> None:
-        """Called once a second."""
-        return
-
-    def flush_batches(self, until_ns: int | None = None) -> None:
-        """Send the batches that end by then (market time), or all that waits."""
-        return
-
-    def batch_due_ns(self) -> int | None:
-        """Market time at which the next batch must be sent, None if nothing waits."""
-        return None
-
-    def list_recorded(self, body: bytes) -> None:
-        """Note the symbols of a recorded metadata body."""
-        return
-
-    def scanned(self, raw: bytes) -> None:
-        """See each WebSocket frame of a capture before the play, for metadata."""
-        return
-
-    def send_recorded(self, connection: Connection, raw: bytes) -> None:
-        """Send a recorded frame as this connection gets it."""
-        connection.send(raw)
-
-    def played(self, raw: bytes) -> None:
-        """See each WebSocket frame of a capture as it is played."""
-        return
-
-    def keep_snapshot(self, symbol: str) -> None:
-        """Remember the book for a later stale answer, where the venue has REST snapshots."""
-        return
-
-    def set_status(self, status: str) -> None:
-        """Change the venue's status; anything but ``online`` lets the market rest."""
-        self.status = status
-        if status == "online":
-            self.resume()
-        else:
-            self.pause()
-
     # Connections
 
     def _accept(
@@ -403,10 +325,6 @@ class VenueSimulator(ABC):
 
         loop = asyncio.get_running_loop()
         connection.timers.append(loop.call_later(seconds, act))
-
-    def control_frame(self, connection: Connection, pong: bool = False) -> None:
-        """A client sent a ping, or a pong; some venues count them."""
-        return
 
     def subscribe(self, connection: Connection, topic: Topic, note: Any = None) -> None:
         """Note a subscription."""
@@ -473,18 +391,6 @@ class VenueSimulator(ABC):
             return await handler(request)
 
         return handle
-
-    def rest_refusal(self, status: int, retry_after_seconds: float) -> Response:
-        """The venue's way of turning a request away."""
-        return json_response(
-            {"message": "rate limit exceeded"},
-            status,
-            {"Retry-After": str(max(1, round(retry_after_seconds)))},
-        )
-
-    def rest_over_budget(self) -> Response:
-        """Answer a request beyond the venue's budget."""
-        return self.rest_refusal(429, 1.0)
 
     async def recorded(self, request: Request) -> Response | None:
         """The recorded body for a request; None if the source is no capture."""
