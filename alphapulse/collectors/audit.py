@@ -100,8 +100,6 @@ class Auditor:
         self._seconds = seconds
         self._recheck = min(RECHECK_SECONDS, seconds / 4)
         self._stage = LevelStage()
-        self.checks = 0
-        """Comparisons made."""
 
     @classmethod
     def of(cls, context: Context) -> Auditor | None:
@@ -173,5 +171,4 @@ class Auditor:
             return {}
         finally:
             self._stage.clear()
-        self.checks += 1
         return contradictions(before, after, Levels.of(rest))

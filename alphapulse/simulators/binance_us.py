@@ -34,10 +34,6 @@ class _Request(msgspec.Struct):
     id: int | str | None = None
 
 
-class _RecordedData(msgspec.Struct):
-    s: str | None = None
-
-
 class _RecordedFrame(msgspec.Struct):
     stream: str | None = None
     data: msgspec.Raw = msgspec.Raw()

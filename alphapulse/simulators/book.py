@@ -155,10 +155,6 @@ class VenueBook:
         """Remembered matches with an earlier id, oldest first."""
         return list(islice(self.fills, self._index(trade_id)))
 
-    def fills_since(self, t_ns: int) -> list[Fill]:
-        """Remembered matches at that time or later, oldest first."""
-        return list(islice(self.fills, bisect_left(self.fills, t_ns, key=_TIME), None))
-
     def fills_after(self, t_ns: int) -> list[Fill]:
         """Remembered matches later than that time, oldest first."""
         return list(islice(self.fills, bisect_right(self.fills, t_ns, key=_TIME), None))
