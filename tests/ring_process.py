@@ -11,14 +11,25 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from alphapulse.errors import RingError
-from alphapulse.shm import RingReader, RingWriter
-from tests.ring_records import UNKNOWN, record
+from alphapulse.shm import Position, RingReader, RingWriter, remove_dead
+from tests.reference.ring import LIVE
+from tests.ring_records import (
+    UNKNOWN,
+    instrument_record,
+    record,
+    snapshot_record,
+    state_record,
+)
 from tests.support import ROOT
 
 PATIENCE_SECONDS = 30
+
+Attach = Callable[..., RingReader]
+"""Where to begin, and the reader's settings."""
 
 
 def eventually(condition: Callable[[], object]) -> None:
@@ -35,6 +46,13 @@ def put(ring: RingWriter, count: int) -> int:
         ring.write(record(UNKNOWN, 0, b"%d" % i))
     ring.wake()
     return ring.sequence
+
+
+def begin_book(writer: RingWriter, number: int = 1) -> None:
+    """Write an instrument, its snapshot and that it is live."""
+    writer.write(instrument_record(number))
+    writer.write(snapshot_record(number))
+    writer.write(state_record(number, LIVE))
 
 
 def fork_idle() -> int:
@@ -78,6 +96,47 @@ class Steered:
         for stream in (self._process.stdin, self._process.stdout):
             assert stream
             stream.close()
+
+
+Start = Callable[..., Steered]
+"""``writer`` or ``reader``, and whether to wait until the ring is open."""
+
+
+@contextmanager
+def steering(prefix: str) -> Iterator[Start]:
+    """Start writers and readers of these rings; they are killed in the end."""
+    started: list[Steered] = []
+
+    def start(role: str, *, wait: bool = True) -> Steered:
+        process = Steered(role, prefix)
+        started.append(process)
+        if wait:
+            assert process.answer() == "open"
+        return process
+
+    try:
+        yield start
+    finally:
+        for process in started:
+            process.kill()
+        remove_dead(prefix=prefix)
+
+
+@contextmanager
+def attaching(prefix: str) -> Iterator[Attach]:
+    """Attach readers within this process; they are closed in the end."""
+    readers: list[RingReader] = []
+
+    def attach(where: str | Position = "latest", **options: int) -> RingReader:
+        reader = RingReader("kraken", prefix=prefix, start=where, **options)  # type: ignore[arg-type]
+        readers.append(reader)
+        return reader
+
+    try:
+        yield attach
+    finally:
+        for reader in readers:
+            reader.close()
 
 
 def main() -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import struct
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from alphapulse.errors import RecordError, RingCorrupt, RingError, RingNotFound
+from alphapulse.errors import RecordError, RingCorrupt, RingNotFound
 from alphapulse.model import (
     BookDelta,
     BookSnapshot,
     BookState,
     Event,
-    InstrumentDefined,
     Overrun,
     Reason,
     StateChange,
@@ -25,24 +22,19 @@ from alphapulse.model import (
 from alphapulse.shm import (
     TRADE_ROW,
     Position,
-    ReaderInfo,
     RingReader,
     RingWriter,
-    list_rings,
     remove_dead,
 )
 from alphapulse.shm.names import FOLDER
-from tests.reference.ring import DELTA, LIVE, TRADE
-from tests.ring_process import Steered, eventually, put
+from tests.reference.ring import DELTA, TRADE
+from tests.ring_process import Attach, Start, attaching, begin_book, put, steering
 from tests.ring_records import (
     UNKNOWN,
     instrument_record,
     record,
     snapshot_record,
-    state_record,
 )
-
-Start = Callable[[str], Steered]
 
 
 @pytest.fixture
@@ -52,38 +44,15 @@ def writer(ring_prefix: str) -> Iterator[RingWriter]:
 
 
 @pytest.fixture
-def attach(ring_prefix: str) -> Iterator[Callable[..., RingReader]]:
-    """Attaches readers, which are closed in the end."""
-    readers: list[RingReader] = []
-
-    def start(where: str | Position = "latest", **options: int) -> RingReader:
-        reader = RingReader("kraken", prefix=ring_prefix, start=where, **options)  # type: ignore[arg-type]
-        readers.append(reader)
-        return reader
-
-    yield start
-    for reader in readers:
-        reader.close()
+def attach(ring_prefix: str) -> Iterator[Attach]:
+    with attaching(ring_prefix) as start:
+        yield start
 
 
 @pytest.fixture
 def steered(ring_prefix: str) -> Iterator[Start]:
-    """Starts writers and readers in processes of their own; they are killed in the end."""
-    started: list[Steered] = []
-
-    def start(role: str) -> Steered:
-        process = Steered(role, ring_prefix)
-        started.append(process)
-        assert process.answer() == "open"
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-    remove_dead(prefix=ring_prefix)
-
-
-Attach = Callable[..., RingReader]
+    with steering(ring_prefix) as start:
+        yield start
 
 
 def trade_record(number: int) -> bytes:
@@ -95,23 +64,11 @@ def delta_record(version: int) -> bytes:
     return record(DELTA, 1, bytes([version, 1, 1, 0]) + b"\x90\x03\x10")
 
 
-def begin_book(writer: RingWriter, number: int = 1) -> None:
-    writer.write(instrument_record(number))
-    writer.write(snapshot_record(number))
-    writer.write(state_record(number, LIVE))
-
-
 def everything(reader: RingReader, limit: int = 100) -> list[Event]:
     found: list[Event] = []
     while batch := reader.read(limit):
         found += batch.events()
     return found
-
-
-def this_ring(writer: RingWriter, prefix: str) -> tuple[ReaderInfo, ...]:
-    (ring,) = list_rings(prefix=prefix)
-    assert ring.epoch == writer.epoch
-    return ring.readers
 
 
 def test_events_come_in_order(writer: RingWriter, attach: Attach) -> None:
@@ -352,92 +309,6 @@ def test_reader_follows_from_a_closed_ring_to_the_next(ring_prefix: str, attach:
             assert reader.epoch == writer.epoch
 
 
-def test_one_wake_up_for_a_burst_and_none_without_sleepers(
-    ring_prefix: str, writer: RingWriter, attach: Attach
-) -> None:
-    reader = attach("oldest")
-    put(writer, 100)
-    assert writer.wakes == 0
-    assert len(reader.read()) == 100
-    woken: list[bool] = []
-    thread = threading.Thread(target=lambda: woken.append(reader.wait(30)))
-    thread.start()
-    eventually(lambda: this_ring(writer, ring_prefix)[0].sleeping)
-    put(writer, 100)
-    put(writer, 100)
-    thread.join()
-    assert woken == [True]
-    assert writer.wakes == 1
-    assert len(reader.read()) == 200
-
-
-def test_spinning_reader_does_not_ask_to_be_woken(writer: RingWriter, attach: Attach) -> None:
-    reader = attach("oldest", spin_ns=60_000_000_000)
-    thread = threading.Thread(target=reader.wait, args=(30,))
-    thread.start()
-    put(writer, 1)
-    thread.join()
-    assert writer.wakes == 0
-
-
-def test_wait_ends_with_its_timeout(writer: RingWriter, attach: Attach) -> None:
-    reader = attach()
-    assert not reader.wait(0)
-    assert not reader.wait(0.001)
-    put(writer, 1)
-    assert reader.wait(0)
-    assert reader.wait(None)
-
-
-async def test_ready_returns_when_there_is_something(
-    ring_prefix: str, writer: RingWriter, attach: Attach
-) -> None:
-    reader = attach("oldest")
-    put(writer, 1)
-    await reader.ready()
-    assert len(reader.read()) == 1
-    waiting = asyncio.ensure_future(reader.ready())
-    await asyncio.to_thread(eventually, lambda: this_ring(writer, ring_prefix)[0].sleeping)
-    assert not waiting.done()
-    put(writer, 1)
-    await asyncio.wait_for(waiting, 30)
-    assert len(reader.read()) == 1
-
-
-async def test_ready_can_be_cancelled_and_asked_again(writer: RingWriter, attach: Attach) -> None:
-    reader = attach("oldest")
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(reader.ready(), 0.01)
-    put(writer, 1)
-    await asyncio.wait_for(reader.ready(), 30)
-    assert len(reader.read()) == 1
-
-
-async def test_closing_ends_ready_and_its_thread(writer: RingWriter, attach: Attach) -> None:
-    before = threading.active_count()
-    reader = attach("oldest")
-    waiting = asyncio.ensure_future(reader.ready())
-    await asyncio.sleep(0)
-    assert threading.active_count() == before + 1
-    reader.close()
-    await asyncio.wait_for(waiting, 30)
-    assert threading.active_count() == before
-
-
-async def test_asynchronous_iteration_gives_events(writer: RingWriter, attach: Attach) -> None:
-    reader = attach("oldest")
-    begin_book(writer)
-    found: list[Event] = []
-    async for event in reader:
-        found.append(event)
-        if len(found) == 3:
-            put(writer, 5000)
-            writer.write(instrument_record(2))
-        if isinstance(event, InstrumentDefined) and event.instrument.id == 2:
-            break
-    assert [type(event) for event in found[-2:]] == [Overrun, InstrumentDefined]
-
-
 def test_iteration_gives_events_with_overruns_in_order(writer: RingWriter, attach: Attach) -> None:
     reader = attach("oldest")
     begin_book(writer)
@@ -450,21 +321,6 @@ def test_iteration_gives_events_with_overruns_in_order(writer: RingWriter, attac
         if len(found) == 6:
             reader.close()
     assert found[3:] == [Overrun, BookSnapshot, StateChange]
-
-
-def test_closing_ends_a_wait_in_another_thread(
-    ring_prefix: str, writer: RingWriter, attach: Attach
-) -> None:
-    reader = attach()
-    thread = threading.Thread(target=reader.wait)
-    thread.start()
-    eventually(lambda: this_ring(writer, ring_prefix)[0].sleeping)
-    reader.close()
-    thread.join()
-    with pytest.raises(RingError, match="closed"):
-        reader.read()
-    with pytest.raises(RingError, match="closed"):
-        _ = reader.writer_alive
 
 
 def test_segment_is_mapped_read_only(ring_prefix: str, steered: Start, attach: Attach) -> None:

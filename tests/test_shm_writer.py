@@ -7,7 +7,7 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -19,28 +19,14 @@ from alphapulse.errors import RingBusy, RingError, RingSpaceError, RingTooSmall
 from alphapulse.shm import RingReader, RingWriter, list_rings, liveness, remove_dead
 from alphapulse.shm.names import FOLDER, temporary_name
 from tests.reference.ring import SNAPSHOT
-from tests.ring_process import Steered, put
+from tests.ring_process import Start, Steered, put, steering
 from tests.ring_records import UNKNOWN, instrument_record, record, snapshot_record
-
-Start = Callable[..., Steered]
 
 
 @pytest.fixture
 def steered(ring_prefix: str) -> Iterator[Start]:
-    """Starts writers and readers in processes of their own; they are killed in the end."""
-    started: list[Steered] = []
-
-    def start(role: str, *, wait: bool = True) -> Steered:
-        process = Steered(role, ring_prefix)
-        started.append(process)
-        if wait:
-            assert process.answer() == "open"
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-    remove_dead(prefix=ring_prefix)
+    with steering(ring_prefix) as start:
+        yield start
 
 
 def open_writer(prefix: str, size_bytes: int = 1 << 16) -> RingWriter:

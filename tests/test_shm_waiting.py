@@ -1,0 +1,138 @@
+"""Readers that wait: who wakes them, what ends it, and what it costs the writer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from alphapulse.errors import RingError
+from alphapulse.model import (
+    Event,
+    InstrumentDefined,
+    Overrun,
+)
+from alphapulse.shm import ReaderInfo, RingWriter, list_rings
+from tests.ring_process import Attach, attaching, begin_book, eventually, put
+from tests.ring_records import instrument_record
+
+
+@pytest.fixture
+def writer(ring_prefix: str) -> Iterator[RingWriter]:
+    with RingWriter("kraken", prefix=ring_prefix, size_bytes=1 << 16, max_instruments=8) as writer:
+        yield writer
+
+
+@pytest.fixture
+def attach(ring_prefix: str) -> Iterator[Attach]:
+    with attaching(ring_prefix) as start:
+        yield start
+
+
+def this_ring(writer: RingWriter, prefix: str) -> tuple[ReaderInfo, ...]:
+    (ring,) = list_rings(prefix=prefix)
+    assert ring.epoch == writer.epoch
+    return ring.readers
+
+
+def test_one_wake_up_for_a_burst_and_none_without_sleepers(
+    ring_prefix: str, writer: RingWriter, attach: Attach
+) -> None:
+    reader = attach("oldest")
+    put(writer, 100)
+    assert writer.wakes == 0
+    assert len(reader.read()) == 100
+    woken: list[bool] = []
+    thread = threading.Thread(target=lambda: woken.append(reader.wait(30)))
+    thread.start()
+    eventually(lambda: this_ring(writer, ring_prefix)[0].sleeping)
+    put(writer, 100)
+    put(writer, 100)
+    thread.join()
+    assert woken == [True]
+    assert writer.wakes == 1
+    assert len(reader.read()) == 200
+
+
+def test_spinning_reader_does_not_ask_to_be_woken(writer: RingWriter, attach: Attach) -> None:
+    reader = attach("oldest", spin_ns=60_000_000_000)
+    thread = threading.Thread(target=reader.wait, args=(30,))
+    thread.start()
+    put(writer, 1)
+    thread.join()
+    assert writer.wakes == 0
+
+
+def test_wait_ends_with_its_timeout(writer: RingWriter, attach: Attach) -> None:
+    reader = attach()
+    assert not reader.wait(0)
+    assert not reader.wait(0.001)
+    put(writer, 1)
+    assert reader.wait(0)
+    assert reader.wait(None)
+
+
+async def test_ready_returns_when_there_is_something(
+    ring_prefix: str, writer: RingWriter, attach: Attach
+) -> None:
+    reader = attach("oldest")
+    put(writer, 1)
+    await reader.ready()
+    assert len(reader.read()) == 1
+    waiting = asyncio.ensure_future(reader.ready())
+    await asyncio.to_thread(eventually, lambda: this_ring(writer, ring_prefix)[0].sleeping)
+    assert not waiting.done()
+    put(writer, 1)
+    await asyncio.wait_for(waiting, 30)
+    assert len(reader.read()) == 1
+
+
+async def test_ready_can_be_cancelled_and_asked_again(writer: RingWriter, attach: Attach) -> None:
+    reader = attach("oldest")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(reader.ready(), 0.01)
+    put(writer, 1)
+    await asyncio.wait_for(reader.ready(), 30)
+    assert len(reader.read()) == 1
+
+
+async def test_closing_ends_ready_and_its_thread(writer: RingWriter, attach: Attach) -> None:
+    before = threading.active_count()
+    reader = attach("oldest")
+    waiting = asyncio.ensure_future(reader.ready())
+    await asyncio.sleep(0)
+    assert threading.active_count() == before + 1
+    reader.close()
+    await asyncio.wait_for(waiting, 30)
+    assert threading.active_count() == before
+
+
+async def test_asynchronous_iteration_gives_events(writer: RingWriter, attach: Attach) -> None:
+    reader = attach("oldest")
+    begin_book(writer)
+    found: list[Event] = []
+    async for event in reader:
+        found.append(event)
+        if len(found) == 3:
+            put(writer, 5000)
+            writer.write(instrument_record(2))
+        if isinstance(event, InstrumentDefined) and event.instrument.id == 2:
+            break
+    assert [type(event) for event in found[-2:]] == [Overrun, InstrumentDefined]
+
+
+def test_closing_ends_a_wait_in_another_thread(
+    ring_prefix: str, writer: RingWriter, attach: Attach
+) -> None:
+    reader = attach()
+    thread = threading.Thread(target=reader.wait)
+    thread.start()
+    eventually(lambda: this_ring(writer, ring_prefix)[0].sleeping)
+    reader.close()
+    thread.join()
+    with pytest.raises(RingError, match="closed"):
+        reader.read()
+    with pytest.raises(RingError, match="closed"):
+        _ = reader.writer_alive
