@@ -13,8 +13,7 @@ from msgspec.structs import replace
 
 from alphapulse.config import ArbitrageSettings, FeesSettings
 from alphapulse.model import BookState, Reason
-from alphapulse.store import Store, open_store
-from tests.serving import Api, api_settings, serving
+from tests.serving import Api, api_settings, kept, serving
 from tests.trading import Venue
 
 PATH = "/arbitrage/opportunities"
@@ -37,10 +36,9 @@ def coinbase(ring_prefix: str) -> Iterator[Venue]:
 @pytest.fixture
 async def api(ring_prefix: str, tmp_path: Path) -> AsyncIterator[Api]:
     settings = api_settings(ring_prefix, path=str(tmp_path / "history.duckdb"))
-    store: Store = await open_store(settings)
-    async with serving(replace(settings, arbitrage=SETTINGS), store) as api:
+    settings = replace(settings, arbitrage=SETTINGS)
+    async with kept(settings) as store, serving(settings, store) as api:
         yield api
-    await store.close()
 
 
 def crossing(kraken: Venue, coinbase: Venue, symbol: str = "BTC-USD") -> None:

@@ -18,8 +18,8 @@ from alphapulse.api.formats import ARROW, CSV, JSON, TABLE_FORMATS, accepted
 from alphapulse.api.problems import Problem
 from alphapulse.config import Settings
 from alphapulse.model import Side
-from alphapulse.store import Store, WriteBatch, open_store
-from tests.serving import Api, api_settings, problem, serving
+from alphapulse.store import Store, WriteBatch
+from tests.serving import Api, api_settings, kept, problem, serving
 from tests.trading import NOW_NS, row
 
 ROWS = [
@@ -55,10 +55,8 @@ def settings(ring_prefix: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def store(settings: Settings) -> AsyncIterator[Store]:
-    store = await open_store(settings)
-    await store.append(WriteBatch(exchange="kraken", trades=ROWS))
-    yield store
-    await store.close()
+    async with kept(settings, *ROWS) as store:
+        yield store
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ import httpx
 import pytest
 
 from alphapulse.errors import ConfigError
-from alphapulse.store import open_store
-from tests.serving import Api, api_settings, problem, serving
+from tests.serving import Api, api_settings, kept, problem, serving
 
 
 class Serve(Protocol):
@@ -26,12 +25,8 @@ def serve(ring_prefix: str, tmp_path: Path) -> Serve:
     @asynccontextmanager
     async def make(**api: Any) -> AsyncIterator[Api]:
         settings = api_settings(ring_prefix, api=api, path=str(tmp_path / "history.duckdb"))
-        store = await open_store(settings)
-        try:
-            async with serving(settings, store) as client:
-                yield client
-        finally:
-            await store.close()
+        async with kept(settings) as store, serving(settings, store) as client:
+            yield client
 
     return make
 

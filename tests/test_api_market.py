@@ -10,18 +10,15 @@ from typing import Any
 import pytest
 
 from alphapulse.model import BookState, Reason
-from alphapulse.store import Store, open_store
-from tests.serving import Api, api_settings, serving
+from tests.serving import Api, api_settings, kept, serving
 from tests.trading import NOW_NS, Venue
 
 
 @pytest.fixture
 async def api(ring_prefix: str, tmp_path: Path) -> AsyncIterator[Api]:
     settings = api_settings(ring_prefix, path=str(tmp_path / "history.duckdb"))
-    store: Store = await open_store(settings)
-    async with serving(settings, store) as api:
+    async with kept(settings) as store, serving(settings, store) as api:
         yield api
-    await store.close()
 
 
 def live(body: Any) -> bool:

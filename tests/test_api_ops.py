@@ -13,8 +13,8 @@ import alphapulse
 from alphapulse.config import KrakenSettings, Settings
 from alphapulse.errors import StoreError
 from alphapulse.model import BookState, Reason
-from alphapulse.store import Store, open_store
-from tests.serving import Api, api_settings, serving
+from alphapulse.store import Store
+from tests.serving import Api, api_settings, kept, serving
 from tests.trading import Venue, eventually
 
 
@@ -28,9 +28,8 @@ def settings(ring_prefix: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def store(settings: Settings) -> AsyncIterator[Store]:
-    store = await open_store(settings)
-    yield store
-    await store.close()
+    async with kept(settings) as store:
+        yield store
 
 
 @pytest.fixture
@@ -87,8 +86,7 @@ async def test_the_streams_health_is_asked_for(ring_prefix: str, tmp_path: Path)
     stream = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = stream.sockets[0].getsockname()[1]
     settings = api_settings(ring_prefix, stream_port=port, path=str(tmp_path / "history.duckdb"))
-    store = await open_store(settings)
-    async with serving(settings, store) as api:
+    async with kept(settings) as store, serving(settings, store) as api:
         body = await api.get("/health")
         assert body["components"]["stream"] == {
             "status": "ok",
@@ -100,7 +98,6 @@ async def test_the_streams_health_is_asked_for(ring_prefix: str, tmp_path: Path)
         await stream.wait_closed()
         body = await api.get("/health")
         assert body["components"]["stream"]["status"] == "not running"
-    await store.close()
 
 
 async def test_metrics_count_requests_by_pattern(api: Api) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from alphapulse.config import Settings
-from alphapulse.store import Store, WriteBatch, open_store
-from tests.serving import Api, api_settings, serving
+from alphapulse.store import Store, WriteBatch
+from tests.serving import Api, api_settings, kept, serving
 from tests.trading import NOW_NS, redis_server, row
 
 # Three trades share a time, and one has an id that is no number.
@@ -35,10 +35,8 @@ async def settings(
 
 @pytest.fixture
 async def store(settings: Settings) -> AsyncIterator[Store]:
-    store = await open_store(settings)
-    await store.append(WriteBatch(exchange="kraken", trades=ROWS))
-    yield store
-    await store.close()
+    async with kept(settings, *ROWS) as store:
+        yield store
 
 
 @pytest.fixture

@@ -12,18 +12,15 @@ import pytest
 from alphapulse import metrics
 from alphapulse.api.stats import histogram_distribution
 from alphapulse.api.traffic import WINDOW, Window, distribution_of
-from alphapulse.store import Store, open_store
-from tests.serving import Api, api_settings, serving
+from tests.serving import Api, api_settings, kept, serving
 from tests.trading import Venue
 
 
 @pytest.fixture
 async def api(ring_prefix: str, tmp_path: Path) -> AsyncIterator[Api]:
     settings = api_settings(ring_prefix, path=str(tmp_path / "history.duckdb"))
-    store: Store = await open_store(settings)
-    async with serving(settings, store) as api:
+    async with kept(settings) as store, serving(settings, store) as api:
         yield api
-    await store.close()
 
 
 async def test_updates_are_counted(api: Api, ring_prefix: str) -> None:
