@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from hypothesis import strategies as st
@@ -120,13 +120,18 @@ def written_in_python(fields: Fields) -> bytes:
     return codec.record(kind, body=BODY_WRITERS[kind](*body), **header)
 
 
-def book_of(bids: codec.Levels, asks: codec.Levels) -> Book:
+def staged(levels: Iterable[tuple[int, int, int]]) -> LevelStage:
+    """A stage with (side, price, size) levels."""
     stage = LevelStage()
-    for side, levels in ((codec.BID, bids), (codec.ASK, asks)):
-        for price, size in levels:
-            stage.append(side, price, size)
+    for level in levels:
+        stage.append(*level)
+    return stage
+
+
+def book_of(bids: codec.Levels, asks: codec.Levels) -> Book:
+    sides = (codec.BID, bids), (codec.ASK, asks)
     book = Book()
-    book.load(stage)
+    book.load(staged((side, *level) for side, levels in sides for level in levels))
     return book
 
 

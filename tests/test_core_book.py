@@ -14,6 +14,7 @@ from alphapulse._core.levels import LevelStage
 from alphapulse._core.topview import TopView
 from alphapulse.errors import RangeError
 from alphapulse.fixed import parse_decimal
+from tests.records import staged
 from tests.reference.book import ASK, BID, ReferenceBook, net_changes
 
 Message = list[tuple[int, int, int]]
@@ -27,13 +28,6 @@ far_prices = near_prices | st.integers(1, INT64_MAX) | st.integers(INT64_MAX - 1
 messages = st.lists(st.tuples(sides, near_prices, sizes), max_size=40)
 far_messages = st.lists(st.tuples(sides, far_prices, sizes), max_size=40)
 depths = st.sampled_from([0, 0, 1, 2, 5, 10])
-
-
-def staged(message: Message) -> LevelStage:
-    stage = LevelStage()
-    for level in message:
-        stage.append(*level)
-    return stage
 
 
 def assert_same(book: Book, twin: ReferenceBook) -> None:

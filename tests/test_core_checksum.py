@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from alphapulse._core.book import Book
 from alphapulse._core.checksum import crc32
-from alphapulse._core.levels import LevelStage
+from tests.records import staged
 from tests.reference.book import ASK, BID, ReferenceBook
 
 Message = list[tuple[int, int, int]]
@@ -18,13 +18,6 @@ levels = st.tuples(
     st.sampled_from([BID, ASK]), st.integers(1, 25), st.sampled_from([0, 0, 1, 20, 10**18])
 )
 messages = st.lists(levels, max_size=6)
-
-
-def staged(message: Message) -> LevelStage:
-    stage = LevelStage()
-    for level in message:
-        stage.append(*level)
-    return stage
 
 
 @given(st.lists(messages, min_size=1, max_size=20), st.integers(0, 3))

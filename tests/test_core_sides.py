@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from alphapulse._core.book import Book
 from alphapulse._core.encoder import Encoder
-from alphapulse._core.levels import LevelStage
 from alphapulse._core.topview import TopView
+from tests.records import staged
 from tests.reference import codec
 from tests.reference.book import ASK, BID, ReferenceBook, net_changes
 
@@ -39,13 +39,6 @@ def levels_of(message: list[tuple[int, int, int, int, int]]) -> Message:
         for place in range(count)
         if 1 <= first + step * place <= LARGEST_PRICE
     ]
-
-
-def staged(message: Message) -> LevelStage:
-    stage = LevelStage()
-    for level in message:
-        stage.append(*level)
-    return stage
 
 
 def assert_same(book: Book, twin: ReferenceBook) -> None:
