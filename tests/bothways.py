@@ -12,7 +12,8 @@ from alphapulse.collectors.coinbase import Coinbase
 from alphapulse.collectors.kraken import Kraken
 from alphapulse.config import CoinbaseSettings, KrakenSettings, VenuesSettings
 from alphapulse.model import Event, Instrument
-from tests.feeding import FeedOnRing, make_instrument
+from tests.feeding import FeedOnRing
+from tests.support import make_instrument
 
 CLASSES = {"kraken": Kraken, "coinbase": Coinbase, "advanced": Coinbase, "binance_us": BinanceUs}
 DIALECTS = tuple(CLASSES)

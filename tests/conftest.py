@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from alphapulse.collectors import session
 from alphapulse.simulators import base, kraken
-from tests.support import CAPTURES_ABSENT, ROOT
+from tests.support import CAPTURES, CAPTURES_ABSENT
 
 # How long an example takes says more about the machine than about the code. A failing example's
 # blob is printed, so that it can be run again anywhere.
@@ -56,10 +56,9 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 @pytest.fixture(scope="session")
 def captures() -> Path:
     """Folder of the recorded venue traffic; the test is skipped where there is none."""
-    folder = Path(os.environ.get("ALPHAPULSE_CAPTURES", ROOT.parent / "shared" / "captures"))
-    if not (folder / "kraken.jsonl").is_file():
-        pytest.skip(f"{CAPTURES_ABSENT}: no {folder / 'kraken.jsonl'}")
-    return folder
+    if not (CAPTURES / "kraken.jsonl").is_file():
+        pytest.skip(f"{CAPTURES_ABSENT}: no {CAPTURES / 'kraken.jsonl'}")
+    return CAPTURES
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from alphapulse.collectors.venue import Channel, Venue
 from alphapulse.config import BinanceUsSettings, CoinbaseSettings, KrakenSettings
 from alphapulse.model import Instrument
 from EXCHANGE_TEMPLATE import Example, ExampleSettings
-from tests.feeding import FeedOnRing, make_instrument
+from tests.feeding import FeedOnRing
+from tests.support import make_instrument
 
 Side = dict[str, str]
 """Price to size, as texts with 2 and 4 decimal places."""
@@ -300,8 +301,14 @@ class BinanceUsDialect(Dialect):
 
     def rest_trades(self, numbers: list[int]) -> bytes:
         rows = [
-            {"a": n, "p": "1.01", "q": "0.5000", "f": n, "l": n, "T": 1690731013371, "m": False}
-            for n in numbers
+            {
+                "id": number,
+                "price": "1.01",
+                "qty": "0.5000",
+                "time": 1690731013371,
+                "isBuyerMaker": False,
+            }
+            for number in numbers
         ]
         return json.dumps(rows).encode()
 

@@ -28,20 +28,6 @@ NOW_NS = 1_700_000_000_000_000_000
 RING_BYTES = 1 << 20
 
 
-def make_instrument(exchange: str, symbol: str, venue_symbol: str, **fields: Any) -> Instrument:
-    """An instrument with 2 decimal places of price and 4 of size."""
-    base, quote = symbol.split("-")
-    return Instrument(
-        id=0,
-        exchange=exchange,
-        symbol=symbol,
-        venue_symbol=venue_symbol,
-        base=base,
-        quote=quote,
-        **{"price_exponent": 2, "size_exponent": 4, **fields},
-    )
-
-
 class FeedOnRing:
     """A feed that follows some instruments, its ring, and a reader of all that is written.
 

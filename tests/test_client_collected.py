@@ -12,18 +12,10 @@ import pytest
 from alphapulse.client import Collected
 from alphapulse.clock import NO_TIME
 from alphapulse.errors import MissingPackage
-from alphapulse.model import BookSnapshot, Instrument, Level, Reason, Side, Trade
+from alphapulse.model import BookSnapshot, Level, Reason, Side, Trade
+from tests.support import make_instrument
 
-INSTRUMENT = Instrument(
-    id=1,
-    exchange="kraken",
-    symbol="BTC-USD",
-    venue_symbol="BTC/USD",
-    base="BTC",
-    quote="USD",
-    price_exponent=2,
-    size_exponent=8,
-)
+INSTRUMENT = make_instrument(id=1, size_exponent=8)
 TIME_NS = 1_690_730_998_343_415_001
 
 

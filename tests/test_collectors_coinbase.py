@@ -24,10 +24,11 @@ from alphapulse.collectors.events import (
     TradeMark,
     VenueComplaint,
 )
-from alphapulse.collectors.venue import Channel
+from alphapulse.collectors.venue import Channel, RestAnswer, TradeSpan
 from alphapulse.config import CoinbaseSettings
 from alphapulse.errors import ConfigError
 from alphapulse.model import Instrument, Side
+from tests.support import make_instrument
 
 KEYS = {
     "api_key": "the-key",
@@ -45,21 +46,11 @@ def make_venue(**settings: Any) -> Coinbase:
 
 
 def make_channel(*symbols: str, **settings: Any) -> Channel:
-    return make_venue(**settings).channel([make_instrument(symbol) for symbol in symbols])
+    return make_venue(**settings).channel([make_product(symbol) for symbol in symbols])
 
 
-def make_instrument(symbol: str) -> Instrument:
-    base, quote = symbol.split("-")
-    return Instrument(
-        id=0,
-        exchange="coinbase",
-        symbol=symbol,
-        venue_symbol=symbol,
-        base=base,
-        quote=quote,
-        price_exponent=2,
-        size_exponent=8,
-    )
+def make_product(symbol: str) -> Instrument:
+    return make_instrument("coinbase", symbol, symbol, size_exponent=8)
 
 
 def test_instruments_have_the_exponents_of_their_increments() -> None:
@@ -189,7 +180,7 @@ def test_an_error_that_names_a_product_refuses_that_product_only() -> None:
 
 
 def test_products_are_spread_over_connections() -> None:
-    instruments = [make_instrument(f"A{number}-USD") for number in range(40)]
+    instruments = [make_product(f"A{number}-USD") for number in range(40)]
     exchange = make_venue(symbols_per_connection=15).plan(instruments)
     assert [len(group) for group in exchange] == [15, 15, 10]
     advanced = make_venue(feed="advanced", symbols_per_connection=30).plan(instruments)
@@ -212,10 +203,11 @@ def test_a_malformed_frame_names_its_symbol(data: bytes, book: bool) -> None:
 
 
 def test_rest_trades_page_backwards_by_cursor_with_the_takers_side() -> None:
-    venue, instrument = make_venue(), make_instrument("BTC-USD")
-    request = venue.trades_request(instrument, 70, 0)
+    venue, instrument = make_venue(), make_product("BTC-USD")
+    span = TradeSpan(69, 73, 0, 0)
+    request = venue.trades_request(instrument, span)
     assert request is not None
-    assert request.path == "/products/BTC-USD/trades?limit=1000&before=70"
+    assert request.path == "/products/BTC-USD/trades?limit=1000&after=73"
     rows = [
         {
             "time": "2021-04-17T16:43:37Z",
@@ -226,16 +218,25 @@ def test_rest_trades_page_backwards_by_cursor_with_the_takers_side() -> None:
         }
         for number in (72, 71)
     ]
-    page = venue.parse_trades(instrument, request, json.dumps(rows).encode(), {"CB-AFTER": "71"})
+    answer = RestAnswer(json.dumps(rows).encode(), {"CB-AFTER": "71"})
+    page = venue.parse_trades(instrument, span, request, answer)
     assert [(trade.trade_id, trade.side) for trade in page.trades] == [
         (71, Side.SELL),
         (72, Side.SELL),
     ]
     assert page.more is None
-    full = json.dumps(rows * 500).encode()
-    more = venue.parse_trades(instrument, request, full, {"cb-after": "71"}).more
+    full = RestAnswer(json.dumps(rows * 500).encode(), {"cb-after": "71"})
+    more = venue.parse_trades(instrument, span, request, full).more
     assert more is not None
-    assert more.path.endswith("&before=70&after=71")
+    assert more.path == "/products/BTC-USD/trades?limit=1000&after=71"
+    near = span._replace(after_id=70)
+    assert venue.parse_trades(instrument, near, request, full).more is None
+
+
+def test_rest_trades_of_an_open_span_begin_with_the_newest() -> None:
+    request = make_venue().trades_request(make_product("BTC-USD"), TradeSpan(69, None, 0, 0))
+    assert request is not None
+    assert request.path == "/products/BTC-USD/trades?limit=1000"
 
 
 class TestAdvanced:

@@ -23,11 +23,11 @@ from tests.feeding import (
     Rebuilt,
     deltas,
     gaps,
-    make_instrument,
     snapshots,
     states,
     trade_ids,
 )
+from tests.support import make_instrument
 
 INVALID, LIVE = BookState.INVALID, BookState.LIVE
 

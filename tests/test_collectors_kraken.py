@@ -26,25 +26,17 @@ from alphapulse.collectors.kraken import (
     Kraken,
     KrakenChannel,
 )
+from alphapulse.collectors.venue import RestAnswer, TradeSpan
 from alphapulse.config import KrakenSettings
-from alphapulse.model import BookSide, Instrument, Side
+from alphapulse.errors import RateLimited
+from alphapulse.model import BookSide, Side
+from tests.support import make_instrument
 
 PAIR = (
     '{"symbol":"BTC/USD","base":"BTC","quote":"USD","status":"online","qty_precision":8,'
     '"qty_increment":1e-08,"price_precision":1,"price_increment":0.1,"qty_min":0.00005}'
 )
-BTC_USD = Instrument(
-    id=0,
-    exchange="kraken",
-    symbol="BTC-USD",
-    venue_symbol="BTC/USD",
-    base="BTC",
-    quote="USD",
-    price_exponent=1,
-    size_exponent=8,
-    price_increment=1,
-    size_increment=1,
-)
+BTC_USD = make_instrument(price_exponent=1, size_exponent=8, price_increment=1, size_increment=1)
 
 
 def make_venue(**settings: Any) -> Kraken:
@@ -52,19 +44,7 @@ def make_venue(**settings: Any) -> Kraken:
 
 
 def make_channel(*symbols: str, **settings: Any) -> KrakenChannel:
-    instruments = [
-        Instrument(
-            id=0,
-            exchange="kraken",
-            symbol=symbol.replace("/", "-"),
-            venue_symbol=symbol,
-            base=symbol.split("/")[0],
-            quote=symbol.split("/")[1],
-            price_exponent=1,
-            size_exponent=8,
-        )
-        for symbol in symbols
-    ]
+    instruments = [make_instrument(symbol=symbol.replace("/", "-")) for symbol in symbols]
     return make_venue(**settings).channel(instruments)
 
 
@@ -89,9 +69,11 @@ def test_old_asset_names_are_unified() -> None:
 
 
 def test_rest_takes_the_old_asset_names() -> None:
-    request = make_venue().trades_request(BTC_USD, 5, 1_700_000_000_000_000_000)
+    span = TradeSpan(5, None, 1_700_000_000_000_000_000, 1_800_000_000_000_000_000)
+    request = make_venue().trades_request(BTC_USD, span)
     assert request is not None
-    assert request.path.startswith("/0/public/Trades?pair=XBT/USD&since=1700000000000000000")
+    # What is listed is later than `since`: this way the last known trade is among it.
+    assert request.path.startswith("/0/public/Trades?pair=XBT/USD&since=1699999999999999999&")
 
 
 def test_book_update_keeps_the_digits_of_each_level() -> None:
@@ -309,24 +291,33 @@ def test_a_malformed_frame_names_its_symbol(data: bytes, book: bool) -> None:
 
 def test_rest_trades_page_through_the_last_time() -> None:
     venue = make_venue()
-    request = venue.trades_request(BTC_USD, 0, 0)
+    span = TradeSpan(61044951, 61044955, 0, 0)
+    request = venue.trades_request(BTC_USD, span)
     assert request is not None
     row = '["30243.40","0.34507674","1688669597.8277369","b","m","",61044952]'
     body = f'{{"error":[],"result":{{"XXBTZUSD":[{row}],"last":"1688671969993150842"}}}}'
-    page = venue.parse_trades(BTC_USD, request, body.encode(), {})
+    page = venue.parse_trades(BTC_USD, span, request, RestAnswer(body.encode(), {}))
     assert page.more is None
-    assert page.trades == [
-        TradeEvent("BTC/USD", "30243.40", "0.34507674", Side.BUY, 61044952, 1688669597827736900)
-    ]
+    traded = ("30243.40", "0.34507674", Side.BUY, 61044952, 1688669597827736900)
+    assert page.trades == [TradeEvent("BTC/USD", *traded, contiguous=False)]
     full = f'{{"error":[],"result":{{"XXBTZUSD":[{",".join([row] * 1000)}],"last":"77"}}}}'
-    more = venue.parse_trades(BTC_USD, request, full.encode(), {}).more
+    answer = RestAnswer(full.encode(), {})
+    more = venue.parse_trades(BTC_USD, span, request, answer).more
     assert more is not None
     assert "since=77&" in more.path
+    near = span._replace(before_id=61044953)
+    assert venue.parse_trades(BTC_USD, near, request, answer).more is None
 
 
 def test_a_rest_error_is_an_error() -> None:
     venue = make_venue()
-    request = venue.trades_request(BTC_USD, 0, 0)
+    span = TradeSpan(0, 10, 0, 0)
+    request = venue.trades_request(BTC_USD, span)
     assert request is not None
-    with pytest.raises(ValueError, match="EGeneral"):
-        venue.parse_trades(BTC_USD, request, b'{"error":["EGeneral:Too many requests"]}', {})
+    unknown = RestAnswer(b'{"error":["EQuery:Unknown asset pair"]}', {})
+    with pytest.raises(ValueError, match="EQuery"):
+        venue.parse_trades(BTC_USD, span, request, unknown)
+    for complaint in ("EAPI:Rate limit exceeded", "EGeneral:Too many requests"):
+        body = f'{{"error":["{complaint}"]}}'.encode()
+        with pytest.raises(RateLimited):
+            venue.parse_trades(BTC_USD, span, request, RestAnswer(body, {}))

@@ -11,7 +11,8 @@ from alphapulse.collectors.events import TradeEvent, TradeMark
 from alphapulse.collectors.trades import TradeLog
 from alphapulse.errors import PrecisionError, RangeError
 from alphapulse.model import Channel, IdKind, Reason, Side
-from tests.feeding import NOW_NS, FeedOnRing, gaps, make_instrument, trade_ids
+from tests.feeding import NOW_NS, FeedOnRing, gaps, trade_ids
+from tests.support import make_instrument
 
 BTC = make_instrument("coinbase", "BTC-USD", "BTC-USD")
 

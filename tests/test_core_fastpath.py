@@ -16,7 +16,8 @@ from alphapulse.capture import read_capture
 from alphapulse.clock import wall_ns
 from alphapulse.delta import NOT_PLAIN, TAKEN, FastPath
 from tests.bothways import DIALECTS, SYMBOLS, Both
-from tests.feeding import deltas, make_instrument
+from tests.feeding import deltas
+from tests.support import make_instrument
 
 
 def snapshot(venue: str) -> list[dict[str, Any]]:

@@ -29,7 +29,6 @@ from alphapulse.model import (
     Gap,
     Heartbeat,
     IdKind,
-    Instrument,
     InstrumentDefined,
     Level,
     Reason,
@@ -41,18 +40,10 @@ from alphapulse.model import (
 )
 from tests.records import Fields, book_of, records, written_in_python
 from tests.reference import codec
+from tests.support import make_instrument
 
-BITCOIN = Instrument(
-    id=3,
-    exchange="kraken",
-    symbol="BTC-USD",
-    venue_symbol="BTC/USD",
-    base="BTC",
-    quote="USD",
-    price_exponent=1,
-    size_exponent=8,
-    price_increment=1,
-    size_increment=1,
+BITCOIN = make_instrument(
+    id=3, price_exponent=1, size_exponent=8, price_increment=1, size_increment=1
 )
 KNOWN = {3: BITCOIN}
 TIMES = {"exchange_ns": 5, "received_ns": 6}

@@ -35,32 +35,14 @@ from alphapulse.model import (
     BookSide,
     BookSnapshot,
     Change,
-    Instrument,
     Level,
     Reason,
 )
 from tests.reference.book import ASK, BID, ReferenceBook
+from tests.support import make_instrument
 
-COARSE = Instrument(
-    id=3,
-    exchange="kraken",
-    symbol="BTC-USD",
-    venue_symbol="BTC/USD",
-    base="BTC",
-    quote="USD",
-    price_exponent=2,
-    size_exponent=3,
-)
-FINE = Instrument(
-    id=4,
-    exchange="kraken",
-    symbol="BTC-USD",
-    venue_symbol="BTC/USD",
-    base="BTC",
-    quote="USD",
-    price_exponent=3,
-    size_exponent=4,
-)
+COARSE = make_instrument(id=3, price_exponent=2, size_exponent=3)
+FINE = make_instrument(id=4, price_exponent=3, size_exponent=4)
 PAIRS = LevelLayout.pairs()
 
 

@@ -26,7 +26,6 @@ from alphapulse.model import (
     Gap,
     Heartbeat,
     IdKind,
-    Instrument,
     InstrumentDefined,
     Level,
     Overrun,
@@ -38,18 +37,9 @@ from alphapulse.model import (
     StateChange,
     Trade,
 )
-from tests.support import ROOT
+from tests.support import ROOT, make_instrument
 
-INSTRUMENT = Instrument(
-    id=7,
-    exchange="kraken",
-    symbol="BTC-USD",
-    venue_symbol="BTC/USD",
-    base="BTC",
-    quote="USD",
-    price_exponent=1,
-    size_exponent=8,
-)
+INSTRUMENT = make_instrument(id=7, price_exponent=1, size_exponent=8)
 
 EVENTS: list[Event] = [
     InstrumentDefined(exchange="kraken", sequence=1, instrument=INSTRUMENT),

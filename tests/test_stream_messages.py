@@ -20,7 +20,6 @@ from alphapulse.model import (
     Gap,
     Heartbeat,
     IdKind,
-    Instrument,
     InstrumentDefined,
     Level,
     Overrun,
@@ -31,17 +30,9 @@ from alphapulse.model import (
     Trade,
 )
 from alphapulse.stream.messages import PART_BYTES, Times, encode_event, encode_parts, snapshot_head
+from tests.support import make_instrument
 
-KRAKEN = Instrument(
-    id=1,
-    exchange="kraken",
-    symbol="BTC-USD",
-    venue_symbol="BTC/USD",
-    base="BTC",
-    quote="USD",
-    price_exponent=1,
-    size_exponent=8,
-)
+KRAKEN = make_instrument(id=1, price_exponent=1, size_exponent=8)
 
 
 def exact(text: str | None) -> dict[str, Any]:
@@ -207,15 +198,8 @@ def test_numbers_have_all_their_digits_and_no_others(
         exchange="kraken",
         sequence=1,
         exchange_ns=time_ns,
-        instrument=Instrument(
-            id=1,
-            exchange="kraken",
-            symbol="Ü-\u2028",
-            venue_symbol="x",
-            base="Ü",
-            quote="\u2028",
-            price_exponent=places[0],
-            size_exponent=places[1],
+        instrument=make_instrument(
+            symbol="Ü-\u2028", price_exponent=places[0], size_exponent=places[1]
         ),
         price=price,
         size=size,

@@ -17,7 +17,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from tests.support import ROOT
+from tests.support import CAPTURES, ROOT
 
 COMPILER = "gcc"
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g"
@@ -63,6 +63,8 @@ def sanitized(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
         "PYTHONMALLOC": "malloc",
         "PYTHONPATH": str(folder),
+        # The default is told from where the sources are, and these are copies.
+        "ALPHAPULSE_CAPTURES": str(CAPTURES),
     }
     return subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, text=True, check=False,
