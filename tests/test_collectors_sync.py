@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from alphapulse.clock import NO_TIME
+from alphapulse.clock import NO_TIME, NS_PER_SECOND
 from alphapulse.collectors import sync
 from alphapulse.config import BinanceUsSettings, VenuesSettings
 from alphapulse.model import Action, BookState, Channel, InstrumentDefined, Reason
@@ -17,10 +17,10 @@ from tests.feeding import (
     Rebuilt,
     deltas,
     gaps,
-    make_instrument,
     snapshots,
     states,
 )
+from tests.support import make_instrument
 
 LIVE, SYNCING, INVALID, STALE = (
     BookState.LIVE,
@@ -351,6 +351,34 @@ class TestSequenced:
         assert on_ring.send(depth(99, 100, [["1.00", "4"]], time=4)) == []
         found = on_ring.send(depth(1, 1, [["1.00", "4"]], time=6))
         assert states(found) == [("BTC-USD", INVALID, Reason.GAP)]
+
+    def test_a_snapshot_that_is_ahead_of_all_updates_for_long_is_not_the_books(
+        self, on_ring: FeedOnRing
+    ) -> None:
+        self.answer(on_ring, 10**9, [["1.00", "2"]])
+        assert on_ring.send(depth(101, 102, [["1.00", "3"]])) == []
+        on_ring.now_ns += sync.MAX_AHEAD_SECONDS * NS_PER_SECOND
+        found = on_ring.send(depth(103, 104, [["1.00", "4"]]))
+        assert states(found) == [("BTC-USD", INVALID, Reason.GAP)]
+        assert on_ring.feed.wanted == {"BTCUSD": Reason.GAP}
+
+    def test_repeats_long_after_a_snapshot_leave_a_book_alone_that_went_on(
+        self, on_ring: FeedOnRing
+    ) -> None:
+        self.live(on_ring)
+        on_ring.send(depth(101, 102, []))
+        on_ring.now_ns += sync.MAX_AHEAD_SECONDS * NS_PER_SECOND
+        assert on_ring.send(depth(101, 102, [])) == []
+
+    @pytest.mark.parametrize("last_id", [-1, 2**64])
+    def test_a_snapshot_whose_id_cant_be_is_not_taken(
+        self, on_ring: FeedOnRing, last_id: int
+    ) -> None:
+        self.live(on_ring)
+        on_ring.feed.resyncing("BTCUSD", on_ring.now_ns)
+        on_ring.events()
+        assert snapshots(self.answer(on_ring, last_id, [["9.00", "9"]])) == []
+        assert on_ring.feed.counts.malformed == 1
 
     @pytest.mark.parametrize("ids", [(101, 2**62), (-5, 101), (2**64, 2**64)])
     def test_ids_that_cant_be_are_malformed(

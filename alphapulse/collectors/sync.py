@@ -14,17 +14,20 @@ from collections.abc import Callable
 
 import msgspec
 
-from alphapulse.clock import NO_TIME
+from alphapulse.clock import NO_TIME, NS_PER_SECOND
 from alphapulse.collectors.events import BookSnapshotEvent, BookUpdateEvent
 from alphapulse.collectors.publisher import Publisher
 from alphapulse.delta import BookTracker, Encoder
 from alphapulse.errors import ChecksumMismatch, CrossedBook, PrecisionError, RangeError
-from alphapulse.fixed import MAX_EXPONENT, rescale
+from alphapulse.fixed import INT64_MAX, MAX_EXPONENT, rescale
 from alphapulse.model import BookState, Channel, Instrument, Reason
 
 MAX_BUFFERED_FRAMES = 20_000
 MAX_BUFFERED_BYTES = 32 << 20
 MAX_BUFFERED_SECONDS = 300
+
+MAX_AHEAD_SECONDS = 30
+"""For so long a snapshot may be ahead of the updates: it overtook them, or we are late."""
 
 Want = Callable[[str, Reason], None]
 """``want(venue_symbol, reason)``: the book needs a new snapshot from the venue."""
@@ -295,6 +298,8 @@ class SequencedBook(SyncedBook):
         self._buffer: deque[tuple[BookUpdateEvent, int]] = deque()
         self._buffered_bytes = 0
         self._suspect = False
+        self._snapshot_id = -1
+        self._snapshot_ns = NO_TIME
 
     def update(self, event: BookUpdateEvent, received_ns: int) -> None:
         first, last = _ids(event)
@@ -310,14 +315,13 @@ class SequencedBook(SyncedBook):
         elif last > self.tracker.last_id:
             if self._apply(event, received_ns):
                 self.tracker.last_id = last
-        elif event.exchange_ns > self.tracker.exchange_ns > NO_TIME:
-            # Older by its ids, yet later: the venue counts anew, or an id was wrong.
+        elif self._counts_anew(event, received_ns):
             self.fail(BookState.INVALID, Reason.GAP, received_ns)
             self._keep(event, received_ns)
 
     def snapshot(self, event: BookSnapshotEvent, received_ns: int) -> None:
-        if event.last_id is None:
-            raise ValueError("a snapshot of a sequenced book needs the id of its last update")
+        if event.last_id is None or not 0 <= event.last_id <= INT64_MAX:
+            raise ValueError(f"{event.last_id} can't be the id of a snapshot's last update")
         if self.state is BookState.LIVE and event.last_id <= self.tracker.last_id:
             return
         if self._suspect and event.last_id < self.tracker.last_id:
@@ -331,7 +335,8 @@ class SequencedBook(SyncedBook):
             self._want(self.instrument.venue_symbol, self.reason)
             return
         if self._load(event, received_ns):
-            self.tracker.last_id = event.last_id
+            self.tracker.last_id = self._snapshot_id = event.last_id
+            self._snapshot_ns = received_ns
             self._replay()
 
     def fail(self, state: BookState, reason: Reason, received_ns: int) -> None:
@@ -351,6 +356,15 @@ class SequencedBook(SyncedBook):
         self._suspect = True
         self._enter(BookState.INVALID, Reason.MALFORMED, received_ns)
         self._want(self.instrument.venue_symbol, Reason.MALFORMED)
+
+    def _counts_anew(self, event: BookUpdateEvent, received_ns: int) -> bool:
+        """Whether an update is older by its ids alone: the venue counts anew, or an id was wrong.
+
+        Updates tell by their times. A REST snapshot bears none, but updates soon go on from it.
+        """
+        if self.tracker.last_id == self._snapshot_id:
+            return received_ns > self._snapshot_ns + MAX_AHEAD_SECONDS * NS_PER_SECOND
+        return event.exchange_ns > self.tracker.exchange_ns > NO_TIME
 
     def _settle(self, first: int, received_ns: int) -> None:
         """An update after an unusable frame: if it continues the book, nothing was lost."""
@@ -395,7 +409,7 @@ class SequencedBook(SyncedBook):
         """Keep an update for after the snapshot; the oldest go where there are too many."""
         self._buffer.append((event, received_ns))
         self._buffered_bytes += _size(event)
-        oldest_ns = received_ns - MAX_BUFFERED_SECONDS * 1_000_000_000
+        oldest_ns = received_ns - MAX_BUFFERED_SECONDS * NS_PER_SECOND
         while (
             len(self._buffer) > MAX_BUFFERED_FRAMES
             or self._buffered_bytes > MAX_BUFFERED_BYTES
