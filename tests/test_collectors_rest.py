@@ -155,6 +155,7 @@ async def test_nobody_listens() -> None:
         ("nan", DEFAULT_RETRY_SECONDS),
         ("1e300", DEFAULT_RETRY_SECONDS),
         ("Thu, 01 Jan 1970 00:00:00 GMT", DEFAULT_RETRY_SECONDS),
+        ("Thu, 01 Jan 99999999999 00:00:00 GMT", DEFAULT_RETRY_SECONDS),
         (str(3 * 24 * 3600), 3 * 24 * 3600.0),
     ],
 )

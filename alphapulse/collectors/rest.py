@@ -173,7 +173,7 @@ def retry_after_seconds(value: str | None, now: float) -> float:
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(text).timestamp() - now
-        except ValueError:
+        except (ValueError, OverflowError):
             return DEFAULT_RETRY_SECONDS
     if not 0 <= seconds <= MAX_RETRY_SECONDS:
         return DEFAULT_RETRY_SECONDS
