@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import structlog
 from structlog.testing import capture_logs
@@ -71,6 +73,25 @@ async def test_what_happens_is_counted_by_symbol(
     assert value("stage_latency_seconds_count", stage="decode") > 0
     assert value("stage_latency_seconds_count", stage="publish") > 0
     assert value("processing_latency_ms_count", exchange="kraken") > 0
+
+
+async def test_a_frame_with_several_entries_that_cant_be_used_is_shown(
+    ring_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporter, "EXPORT_SECONDS", 0.1)
+    labels = {"exchange": "kraken", "symbol": "BTC-USD"}
+    before = value("malformed_frames_total", **labels)
+    unnamed = value("malformed_frames_total", exchange="kraken", symbol="")
+    simulator = KrakenSimulator(Market(SYMBOLS, seed=3, book_rate=200, trade_rate=0, levels=30))
+    async with collecting(simulator, ring_prefix, depth=10, symbols=SYMBOLS) as collector:
+        await collector.until_live(*SYMBOLS)
+        entries = [{"symbol": "BTC/USD"}, {"symbol": "BTC/USD"}, {"symbol": "ETH/USD"}]
+        simulator.faults.send_text(
+            json.dumps({"channel": "book", "type": "update", "data": entries})
+        )
+        await collector.until(lambda: value("malformed_frames_total", **labels) > before)
+        await collector.until_live(*SYMBOLS)
+    assert value("malformed_frames_total", exchange="kraken", symbol="") == unnamed
 
 
 async def test_lost_trades_are_counted(ring_prefix: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import time
 from contextlib import suppress
 from functools import partial
@@ -13,11 +14,14 @@ import pytest
 from picows import WSMsgType
 from structlog.testing import capture_logs
 
+from alphapulse import metrics
 from alphapulse.collectors.binance_us import BinanceUs
 from alphapulse.collectors.daemon import run_venue
+from alphapulse.collectors.feed import Feed
 from alphapulse.collectors.lane import Lane
 from alphapulse.collectors.link import Link
 from alphapulse.collectors.venue import Budget
+from alphapulse.errors import RingError
 from alphapulse.model import BookState, Reason
 from alphapulse.simulators import (
     BinanceUsSimulator,
@@ -204,6 +208,8 @@ async def test_rotations_that_fail_are_tried_again_and_leave_nothing_behind(
 
 
 async def test_a_message_too_large_is_refused_and_named(ring_prefix: str) -> None:
+    labels = {"exchange": "kraken", "symbol": ""}
+    before = metrics.sample("malformed_frames_total", **labels) or 0.0
     simulator = KrakenSimulator(market())
     with capture_logs() as logs:
         async with collecting(
@@ -217,6 +223,35 @@ async def test_a_message_too_large_is_refused_and_named(ring_prefix: str) -> Non
     told = [line for line in logs if line["event"] == "message too large"]
     assert {tuple(line["symbols"]) for line in told} == {(), SYMBOLS}
     assert all("venues.kraken.max_message_bytes" in line["problem"] for line in told)
+    assert metrics.sample("malformed_frames_total", **labels) == before + len(told)
+
+
+async def test_a_ring_that_fails_as_a_connection_opens_ends_the_collector(
+    ring_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RingError("no shared memory is left")
+
+    async with KrakenSimulator(market()) as simulator:
+        monkeypatch.setattr(Feed, "opened", fail)
+        settings = settings_at("kraken", simulator.ws_url, simulator.rest_url, ring_prefix)
+        with pytest.raises(RingError, match="no shared memory"):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                await run_venue("kraken", settings, stop=asyncio.Event())
+
+
+async def test_a_long_refusal_is_cut_short_in_the_log(ring_prefix: str) -> None:
+    simulator = KrakenSimulator(market())
+    refusal = {"method": "subscribe", "success": False, "symbol": "BTC/USD", "error": "no" * 10_000}
+    with capture_logs() as logs:
+        async with collecting(simulator, ring_prefix, depth=10) as collector:
+            await collector.until_live(*SYMBOLS)
+            simulator.faults.send_text(json.dumps({**refusal, "result": {"channel": "book"}}))
+            refused = (BookState.STALE, Reason.REFUSED)
+            await collector.until(lambda: refused in collector.follower.history("BTC-USD"))
+    words = [line["words"] for line in logs if line["event"] == "subscription refused"]
+    assert words
+    assert all(len(each) <= 500 for each in words)
 
 
 async def test_a_message_in_fragments_is_put_together_up_to_the_limit(ring_prefix: str) -> None:

@@ -72,7 +72,7 @@ class Exporter:
         self._session = session
         self._sampler = sampler
         self._frames = _Total(metrics.WEBSOCKET_MESSAGES.bind(exchange=exchange))
-        self._unknown = _Total(metrics.MALFORMED_FRAMES.bind(exchange=exchange, symbol=""))
+        self._unnamed = _Total(metrics.MALFORMED_FRAMES.bind(exchange=exchange, symbol=""))
         self._connected = metrics.WEBSOCKET_CONNECTED.bind(exchange=exchange)
         self._symbols: dict[str, _Symbol] = {}
 
@@ -90,7 +90,6 @@ class Exporter:
         self._connected.set(1 if self._session.connected else 0)
         self._sampler.flush()
         trades = feed.published_trades()
-        known = 0
         for book in feed.books.values():
             instrument = book.instrument
             shown = self._symbols.get(instrument.symbol)
@@ -106,7 +105,6 @@ class Exporter:
             if shown.checksums is not None:
                 shown.checksums.show(seen.checksums_bad)
             shown.malformed.show(seen.malformed)
-            known += seen.malformed
             for reason, count in seen.resyncs.items():
                 shown.resyncs(reason.text).show(count)
-        self._unknown.show(counts.malformed - known)
+        self._unnamed.show(counts.unnamed)

@@ -435,14 +435,11 @@ class Feed:
         self.status = event.status
 
     def _malformed(self, event: events.Malformed, received_ns: int) -> None:
-        # A frame counts once, however much of it can't be used.
-        if not self._complained:
-            self._complained = True
-            self.publisher.counts.malformed += 1
         symbol = event.venue_symbol
+        book = self.books.get(symbol or "")
+        instrument = None if book is None else book.instrument
+        self.publisher.malformed(instrument, again=self._complained)
+        self._complained = True
         self._complain(symbol and printable(symbol, 64), printable(event.problem, 400))
-        book = self.books.get(event.venue_symbol or "")
-        if book is not None:
-            self.publisher.tally(book.instrument).malformed += 1
         if event.book and book is not None and book.state is not BookState.INVALID:
             book.malformed(received_ns)

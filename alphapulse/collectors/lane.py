@@ -154,7 +154,7 @@ class Lane:
         error = await link.ended()
         pause = self._backoff.failed()
         if isinstance(error, WSProtocolError) and error.args[0] == WSCloseCode.MESSAGE_TOO_BIG:
-            context.feed.counts.malformed += 1
+            context.feed.publisher.malformed(None)
             name = context.venue.name
             context.complaints.add(
                 "message too large",

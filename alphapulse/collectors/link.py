@@ -76,8 +76,7 @@ class Link(WSListener):
         self._messages = context.messages()
         self._held: list[tuple[bytes, int]] | None = [] if successor else None
         self._held_bytes = 0
-        self._parts: list[bytes] = []
-        self._parts_bytes = 0
+        self._parts = bytearray()
         self._transport: WSTransport | None = None
         self._close_text = "the connection broke"
         self._unanswered_ping: bytes | None = None
@@ -142,7 +141,11 @@ class Link(WSListener):
         if self.lost.done():
             transport.disconnect(graceful=False)
         elif self._held is None:
-            self._feed.opened(self.channel, wall_ns())
+            try:
+                self._feed.opened(self.channel, wall_ns())
+            except RingError as error:
+                self._context.fail(error)
+                raise
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         """Implement `WSListener`."""
@@ -188,17 +191,15 @@ class Link(WSListener):
 
     def _fragment(self, frame: WSFrame, received_ns: int) -> None:
         """Put a message together; the limit is the whole message's."""
-        self._parts_bytes += frame.payload_size
         limit = self._context.settings.max_message_bytes
-        if self._parts_bytes > limit:
+        if len(self._parts) + frame.payload_size > limit:
             raise WSProtocolError(
                 WSCloseCode.MESSAGE_TOO_BIG, f"a message in fragments exceeds {limit} bytes"
             )
-        self._parts.append(frame.get_payload_as_bytes())
+        self._parts += frame.get_payload_as_bytes()
         if frame.fin:
-            data = b"".join(self._parts)
+            data = bytes(self._parts)
             self._parts.clear()
-            self._parts_bytes = 0
             self._receive(data, received_ns)
 
     def _deliver(self, data: bytes, received_ns: int) -> None:

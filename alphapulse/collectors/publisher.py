@@ -29,6 +29,8 @@ class Counts(msgspec.Struct):
     gaps: int = 0
     resyncs: int = 0
     malformed: int = 0
+    unnamed: int = 0
+    """Malformed frames of which nobody can tell the symbol."""
     late_trades: int = 0
     """Trades that came after they had been reported missing."""
 
@@ -73,6 +75,21 @@ class Publisher:
         """Count a book that doesn't match the venue's checksum."""
         self.counts.checksums_bad += 1
         self.tally(instrument).checksums_bad += 1
+
+    def malformed(self, instrument: Instrument | None, *, again: bool = False) -> None:
+        """Count a frame that can't be used, as one however much of it can't.
+
+        Parameters
+        ----------
+        instrument : whose, as far as it is known
+        again : whether the frame has been counted already, for something else in it
+        """
+        if instrument is not None:
+            self.tally(instrument).malformed += 1
+        elif not again:
+            self.counts.unnamed += 1
+        if not again:
+            self.counts.malformed += 1
 
     def write(self, record: Encoder | bytes) -> None:
         """Write a record; a ring that has become too small for its books is enlarged first."""

@@ -141,7 +141,7 @@ class Resynchroniser:
         """Take the venue's refusal of one symbol's subscription."""
         symbol, context = event.venue_symbol, self._context
         context.complaints.add(
-            "subscription refused", symbol, channel=event.channel, words=event.error
+            "subscription refused", symbol, channel=event.channel, words=(event.error or "")[:500]
         )
         lane = self._lane_of(symbol)
         if lane is None or lane.link is None:
