@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -48,6 +49,7 @@ from alphapulse.model import (
     Trade,
 )
 from alphapulse.shm import remove_dead
+from tests.certificates import write_certificates
 from tests.clients import PATIENCE_SECONDS, ServerThread, exact, server_thread
 from tests.streaming import Exchange
 from tests.support import ROOT
@@ -398,16 +400,16 @@ async def test_a_token_is_needed_where_the_server_wants_one(
         assert missing.value.status == 404
 
 
-async def test_an_encrypted_connection(ring_prefix: str, exchange: Exchange) -> None:
-    folder = ROOT / "tests" / "data" / "tls"
-    certificate = str(folder / "certificate.pem")
-    with server_thread(
-        ring_prefix, tls_certificate=certificate, tls_key=str(folder / "key.pem")
-    ) as server:
+async def test_an_encrypted_connection(
+    ring_prefix: str, exchange: Exchange, tmp_path: Path
+) -> None:
+    tls = write_certificates(tmp_path)
+    certificate, key = str(tls / "certificate.pem"), str(tls / "key.pem")
+    with server_thread(ring_prefix, tls_certificate=certificate, tls_key=key) as server:
         url = f"wss://localhost:{server.port}/ws"
         with pytest.raises(ConnectionFailed, match="certificate"):
             await StreamClient(url).open()
-        context = ssl.create_default_context(cafile=certificate)
+        context = ssl.create_default_context(cafile=tls / "authority.pem")
         async with StreamClient(url, ssl_context=context, format="json") as client:
             await client.subscribe("orderbook", symbols="BTC-USD", depth="full")
             await Taken(client, exchange).until(a(BookSnapshot))

@@ -6,6 +6,7 @@ import ssl
 import zlib
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager, suppress
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -19,12 +20,14 @@ from alphapulse.errors import ConfigError
 from alphapulse.model import BookSide
 from alphapulse.stream import connection
 from alphapulse.stream.tls import server_context
+from tests.certificates import write_certificates
 from tests.streaming import Consumer, Exchange
-from tests.support import ROOT
 from tests.test_stream_server import Listener, closing, holds, listening, on_uvloop, raw, serving
 
-TLS = ROOT / "tests" / "data" / "tls"
-CERTIFICATE = {"tls_certificate": str(TLS / "certificate.pem"), "tls_key": str(TLS / "key.pem")}
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_certificates(tmp_path_factory.mktemp("tls"))
 
 
 @contextmanager
@@ -36,17 +39,15 @@ def counted(name: str, **labels: str) -> Iterator[list[float]]:
     grown.append((metrics.sample(name, **labels) or 0.0) - before)
 
 
-def trusting() -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=TLS / "certificate.pem")
-
-
 @on_uvloop
-async def test_encrypted_connections_get_everything(ring_prefix: str) -> None:
+async def test_encrypted_connections_get_everything(ring_prefix: str, tls: Path) -> None:
+    certificate, key = str(tls / "certificate.pem"), str(tls / "key.pem")
+    trusting = ssl.create_default_context(cafile=tls / "authority.pem")
     with Exchange(ring_prefix, size_bytes=1 << 24) as exchange:
         exchange.reset("BTC-USD", {10**9 + price: 10**9 for price in range(20_000)}, {})
-        async with serving(ring_prefix, **CERTIFICATE) as served:
+        async with serving(ring_prefix, tls_certificate=certificate, tls_key=key) as served:
             url = f"wss://localhost:{served.port}/ws?channels=orderbook&depth=full"
-            async with connect(url, ssl=trusting(), max_size=None) as socket:
+            async with connect(url, ssl=trusting, max_size=None) as socket:
                 consumer = Consumer([exchange])
                 listener = Listener(socket, consumer)
                 await listener.until(lambda: ("kraken", "BTC-USD") in consumer.books)
@@ -56,7 +57,7 @@ async def test_encrypted_connections_get_everything(ring_prefix: str) -> None:
                 await listener.until(lambda: consumer.current("kraken", "BTC-USD", version))
             async with (
                 aiohttp.ClientSession() as session,
-                session.get(f"https://localhost:{served.port}/health", ssl=trusting()) as answer,
+                session.get(f"https://localhost:{served.port}/health", ssl=trusting) as answer,
             ):
                 assert answer.status == 200
             with pytest.raises(websockets.InvalidMessage):
@@ -77,11 +78,11 @@ async def test_encrypted_connections_get_everything(ring_prefix: str) -> None:
     ],
 )
 def test_certificates_that_are_of_no_use(
-    certificate: str, key: str, setting: str, problem: str
+    tls: Path, certificate: str, key: str, setting: str, problem: str
 ) -> None:
     settings = StreamSettings(
-        tls_certificate=str(TLS / certificate) if certificate else "",
-        tls_key=str(TLS / key) if key else "",
+        tls_certificate=str(tls / certificate) if certificate else "",
+        tls_key=str(tls / key) if key else "",
     )
     with pytest.raises(ConfigError, match=problem) as error:
         server_context(settings)
