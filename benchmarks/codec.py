@@ -55,10 +55,11 @@ def _compare(session: Session, name: str, traffic: Traffic) -> list[Row]:
     ours = _Ours(corpus)
     ours.check()
     peers: list[Contestant | Absent] = [
-        _Json(corpus).contestant("venue's JSON"),
+        _Json(corpus.frames).contestant("venue's JSON"),
         _Deflate(corpus).contestant("venue's JSON, deflate"),
         _msgpack(corpus),
-        _FullBook(corpus).contestant("full book as JSON"),
+        # Of some moments only: one takes as long as thousands of updates.
+        _Json([msgspec.json.encode(book) for book in corpus.books]).contestant("full book as JSON"),
         _Fixed(corpus).contestant(f"fixed {FIXED_BYTES} bytes"),
     ]
     rows = session.compare(f"codec/{name}", METRICS, ours.contestant("alphapulse"), peers)
@@ -163,9 +164,9 @@ class _Ours(_Codec):
 
 
 class _Json(_Codec):
-    def __init__(self, corpus: Corpus) -> None:
-        super().__init__([msgspec.json.decode(frame) for frame in corpus.frames])
-        self._frames = corpus.frames
+    def __init__(self, texts: Sequence[bytes]) -> None:
+        super().__init__([msgspec.json.decode(text) for text in texts])
+        self._texts = texts
 
     def encode_all(self) -> None:
         encode = msgspec.json.Encoder().encode
@@ -174,18 +175,18 @@ class _Json(_Codec):
 
     def decode_all(self) -> None:
         read = msgspec.json.Decoder().decode
-        for frame in self._frames:
-            read(frame)
+        for text in self._texts:
+            read(text)
 
     def mean_bytes(self) -> float:
-        return sum(map(len, self._frames)) / len(self._frames)
+        return sum(map(len, self._texts)) / len(self._texts)
 
 
 class _Deflate(_Json):
     def __init__(self, corpus: Corpus) -> None:
-        super().__init__(corpus)
+        super().__init__(corpus.frames)
         press = zlib.compressobj(6, zlib.DEFLATED, -15)
-        self._pressed = [_press(press, frame) for frame in self._frames]
+        self._pressed = [_press(press, frame) for frame in self._texts]
 
     def encode_all(self) -> None:
         encode = msgspec.json.Encoder().encode
@@ -239,27 +240,6 @@ class _Fixed(_Codec):
         least = sum(math.ceil(len(value[-1]) / _FIXED_CHANGES) for value in self.values)
         assert records == least, "each record is full before the next begins"
         return records * FIXED_BYTES / len(self._records)
-
-
-class _FullBook(_Codec):
-    """Of the books at some moments only: one takes as long as thousands of updates."""
-
-    def __init__(self, corpus: Corpus) -> None:
-        super().__init__(corpus.books)
-        self._texts = [msgspec.json.encode(book) for book in corpus.books]
-
-    def encode_all(self) -> None:
-        encode = msgspec.json.Encoder().encode
-        for value in self.values:
-            encode(value)
-
-    def decode_all(self) -> None:
-        read = msgspec.json.Decoder().decode
-        for text in self._texts:
-            read(text)
-
-    def mean_bytes(self) -> float:
-        return sum(map(len, self._texts)) / len(self._texts)
 
 
 class _Packed(_Codec):
