@@ -65,6 +65,15 @@ def test_the_weight_budget_is_read_from_exchange_info() -> None:
     assert budget == Budget(1000, 60, 200)
 
 
+@pytest.mark.parametrize(
+    "stated", [{"limit": 0}, {"limit": -1}, {"limit": 10**400}, {"intervalNum": 0}]
+)
+def test_a_weight_budget_that_cant_be_is_left_alone(stated: dict[str, int]) -> None:
+    limit = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "limit": 1200, **stated}
+    body = json.dumps({"rateLimits": [limit], "symbols": []}).encode()
+    assert make_venue().parse_budget(body) is None
+
+
 @pytest.mark.parametrize(("kind", "stream"), [("trade", "trade"), ("agg", "aggTrade")])
 def test_streams_are_named_in_the_url_in_lower_case(kind: str, stream: str) -> None:
     channel = make_channel(trades=kind, ws_url="wss://stream.example:9443")

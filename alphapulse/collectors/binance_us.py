@@ -48,6 +48,10 @@ REST_PAGE = 1000
 MOST_UPDATES = 10_000_000
 """Update ids in one message of 100 ms; beyond that an id itself is wrong."""
 
+MOST_WEIGHT = 1_000_000_000
+MOST_INTERVALS = 1000
+"""REST's weight limit and its multiple of an interval; beyond that the statement itself is wrong."""
+
 _EVENTS = frozenset({"depthUpdate", "trade", "aggTrade"})
 _SYMBOL = re.compile(rb'"s"\s*:\s*"([^"]{1,32})"')
 _FIRST = re.compile(r"&(fromId|startTime)=.*")
@@ -332,7 +336,12 @@ class BinanceUs(Venue):
 
     def parse_budget(self, body: bytes) -> Budget | None:
         for limit in _EXCHANGE_INFO.decode(body).rate_limits:
-            if limit.rate_limit_type == "REQUEST_WEIGHT" and limit.interval in _INTERVAL_SECONDS:
+            if (
+                limit.rate_limit_type == "REQUEST_WEIGHT"
+                and limit.interval in _INTERVAL_SECONDS
+                and 0 < limit.limit <= MOST_WEIGHT
+                and 0 < limit.interval_num <= MOST_INTERVALS
+            ):
                 seconds = _INTERVAL_SECONDS[limit.interval] * limit.interval_num
                 # Leave a sixth to other programs at the same address.
                 return Budget(limit.limit * 5 / 6, seconds, limit.limit / 6)
