@@ -50,7 +50,7 @@ MOST_UPDATES = 10_000_000
 
 MOST_WEIGHT = 1_000_000_000
 MOST_INTERVALS = 1000
-"""REST's weight limit and its multiple of an interval; beyond that the statement itself is wrong."""
+"""REST's weight limit and its multiple of an interval; beyond that the statement is wrong."""
 
 _EVENTS = frozenset({"depthUpdate", "trade", "aggTrade"})
 _SYMBOL = re.compile(rb'"s"\s*:\s*"([^"]{1,32})"')
