@@ -18,7 +18,7 @@ from alphapulse.errors import StoreError
 from alphapulse.model import Channel, IdKind, Reason, Side
 from alphapulse.shm import Position, RingWriter
 from alphapulse.store import Store, WriteBatch, open_store
-from alphapulse.store.writer import BEGINNING
+from alphapulse.store.follower import BEGINNING
 from tests.support import ROOT
 from tests.trading import (
     NOW_NS,

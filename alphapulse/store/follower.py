@@ -1,0 +1,237 @@
+"""Follows one venue's ring and writes what it gives, batch by batch."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable
+
+from alphapulse import metrics
+from alphapulse.clock import NO_TIME, NS_PER_SECOND, monotonic_ns, wall_ns
+from alphapulse.config import Settings, StoreSettings
+from alphapulse.errors import RingError, RingNotFound, StoreError
+from alphapulse.history import overrun_row
+from alphapulse.log import get_logger
+from alphapulse.model import Overrun, Reason
+from alphapulse.shm import Position, RingReader, list_rings
+from alphapulse.store.repository import Store, WriteBatch
+from alphapulse.store.taking import Collected, Taking
+
+LOOK_SECONDS = 1.0
+"""Longest wait for news of the ring."""
+POSITION_NS = NS_PER_SECOND
+"""Longest time that the place in the ring goes unwritten while nothing is written with it."""
+SPACING_NS = 400_000
+"""Least time between two looks at a ring under load, so that a batch holds several trades."""
+LOAD_WINDOW_NS = 100_000_000
+LOAD_LOOKS = 100
+"""Looks within a window that make a load: a thousand a second."""
+HEARD_AMONG = 1000
+"""A symbol's newest trades, among which one from a ring is looked for."""
+BACKOFF_FIRST_SECONDS = 0.1
+BACKOFF_MAX_SECONDS = 5.0
+
+BEGINNING = Position(0, 0)
+"""Written when a ring was closed by its writer and read to its end: nothing is outstanding."""
+
+log = get_logger(__name__)
+
+
+class Follower:
+    """Follows one venue's ring.
+
+    What comes in while a batch is being written makes the next one. The place in the ring is
+    written with the data and read back after every failure: while the store is away nothing is held
+    here, the ring is the buffer, and what it no longer holds by then is written down as a gap.
+
+    Parameters
+    ----------
+    venue : its name
+    settings : sections ``ring`` and ``store`` are used
+    store : where to write
+    stop : ends this when set, once what the ring has by then is written
+    """
+
+    def __init__(
+        self,
+        venue: str,
+        settings: Settings,
+        store: Store,
+        stop: asyncio.Event,
+    ) -> None:
+        self._venue = venue
+        self._prefix = settings.ring.prefix
+        self._settings: StoreSettings = settings.store
+        self._store = store
+        self._stop = stop
+        self._wait = BACKOFF_FIRST_SECONDS
+        self._sleep: asyncio.Timeout | None = None
+        self._rows = metrics.STORE_ROWS.bind(exchange=venue)
+        self._lag = metrics.STORE_LAG.bind(exchange=venue)
+
+    async def run(self) -> None:
+        """Follow the ring until it is gone and read, or the writer is stopped."""
+        while True:
+            try:
+                await self._session()
+            except RingNotFound:
+                return
+            except (StoreError, RingError, PermissionError) as error:
+                log.warning(
+                    "history is not being written", exchange=self._venue, problem=str(error)
+                )
+            else:
+                return
+            if self._stop.is_set():
+                return
+            await self._within(self._wait * random.uniform(0.5, 1.5), _never())
+            self._wait = min(self._wait * 2, BACKOFF_MAX_SECONDS)
+
+    def nudge(self) -> None:
+        """End a wait for news: the writer was told to stop."""
+        if self._sleep is not None:
+            self._sleep.reschedule(asyncio.get_running_loop().time())
+
+    async def _session(self) -> None:
+        """From the position in the store to the first failure."""
+        position = await self._store.position(self._venue)
+        reader = self._resume(position)
+        oldest = reader is None
+        if reader is None:
+            reader = RingReader(self._venue, prefix=self._prefix, start="oldest")
+        try:
+            if oldest:
+                await self._note_beginning(reader.position)
+            await self._follow(reader, position, await self._last_heard_ns())
+        finally:
+            reader.close()
+
+    async def _follow(self, reader: RingReader, written: Position | None, heard_ns: int) -> None:
+        taking = Taking(self._venue, self._settings, heard_ns)
+        pace = Pace()
+        written_ns = monotonic_ns()
+        idle = True
+        while True:
+            stopping = self._stop.is_set()
+            # Asked before the last look: nothing is written behind a ring's end.
+            ended = idle and self._is_over(reader)
+            now_ns = pace.look()
+            collected = taking.collect(reader, now_ns)
+            over = ended and collected.drained
+            due = stopping or now_ns - written_ns >= POSITION_NS
+            position = BEGINNING if over else reader.position
+            if collected or over or (due and position != written):
+                await self._write(collected, position)
+                self._lag.set(reader.lag)
+                written, written_ns = position, now_ns
+            if over or (stopping and collected.drained):
+                return
+            idle = collected.drained and not collected
+            if collected.drained:
+                await self._rest(reader, pace)
+            elif not collected:
+                await asyncio.sleep(0)
+
+    async def _last_heard_ns(self) -> int:
+        """Our time of the last trade that was written from a ring: what is lost came later."""
+        heard_ns = NO_TIME
+        for series in await self._store.summarise():
+            if series.exchange == self._venue:
+                newest = await self._store.read_trades(
+                    self._venue, series.symbol, limit=HEARD_AMONG, newest=True
+                )
+                times = [row.received_ns for row in newest if not row.filled]
+                heard_ns = max([heard_ns, *times])
+        return heard_ns
+
+    def _resume(self, position: Position | None) -> RingReader | None:
+        """A reader at the stored position; None where there is none of use."""
+        if position is None or position == BEGINNING:
+            return None
+        try:
+            return RingReader(self._venue, prefix=self._prefix, start=position)
+        except ValueError as error:
+            # The store knows of records that the ring never had: it comes from another machine.
+            log.warning("the stored position is void", exchange=self._venue, problem=str(error))
+            return None
+
+    async def _note_beginning(self, position: Position) -> None:
+        """Write down what the ring had lost before it was followed at all."""
+        lost = position.sequence - 1
+        if lost > 0:
+            overrun = Overrun(
+                exchange=self._venue,
+                epoch=position.epoch,
+                first=1,
+                last=lost,
+                count=lost,
+                reason=Reason.STARTED,
+            )
+            gap = overrun_row(overrun, NO_TIME, wall_ns())
+            await self._store.append(
+                WriteBatch(exchange=self._venue, gaps=[gap], position=position)
+            )
+
+    def _is_over(self, reader: RingReader) -> bool:
+        """Whether the ring was closed by its writer and removed, with no successor."""
+        if reader.writer_alive:
+            return False
+        return all(ring.venue != self._venue for ring in list_rings(prefix=self._prefix))
+
+    async def _write(self, collected: Collected, position: Position) -> None:
+        batch = WriteBatch(
+            exchange=self._venue,
+            trades=collected.trades,
+            gaps=collected.gaps,
+            books=collected.books,
+            states=collected.states,
+            position=position,
+        )
+        self._rows.inc(await self._store.append(batch))
+        self._wait = BACKOFF_FIRST_SECONDS
+
+    async def _rest(self, reader: RingReader, pace: Pace) -> None:
+        """Wait for the next batch's time, and for news."""
+        if self._store.pace_seconds:
+            await self._within(self._store.pace_seconds, _never())
+        if not self._stop.is_set():
+            await self._within(LOOK_SECONDS, reader.ready(pace.pause_ns()))
+
+    async def _within(self, seconds: float, event: Awaitable[None]) -> None:
+        """Wait for something for a while, or until somebody nudges."""
+        try:
+            async with asyncio.timeout(seconds) as self._sleep:
+                await event
+        except TimeoutError:
+            return
+        finally:
+            self._sleep = None
+
+
+class Pace:
+    """How often to look at the ring: whenever there is news, but more seldom under load."""
+
+    def __init__(self) -> None:
+        self._last_ns = self._window_ns = monotonic_ns()
+        self._looks = 0
+        self._loaded = False
+
+    def look(self) -> int:
+        """Count a look, which is now; the time of it."""
+        now_ns = self._last_ns = monotonic_ns()
+        self._looks += 1
+        if self._looks >= LOAD_LOOKS:
+            self._loaded = True
+        if now_ns - self._window_ns >= LOAD_WINDOW_NS:
+            self._loaded = self._looks >= LOAD_LOOKS
+            self._window_ns = now_ns
+            self._looks = 0
+        return now_ns
+
+    def pause_ns(self) -> int:
+        """How long not to look."""
+        return self._last_ns + SPACING_NS - monotonic_ns() if self._loaded else 0
+
+
+def _never() -> asyncio.Future[None]:
+    return asyncio.get_running_loop().create_future()

@@ -1,0 +1,170 @@
+"""Rows of what a ring gives."""
+
+from __future__ import annotations
+
+from alphapulse import metrics
+from alphapulse.clock import NO_TIME, monotonic_ns, wall_ns
+from alphapulse.config import StoreSettings
+from alphapulse.delta import decode
+from alphapulse.errors import RecordError
+from alphapulse.history import (
+    BookRow,
+    GapRow,
+    StateRow,
+    TradeRow,
+    gap_row,
+    overrun_row,
+    state_row,
+    trade_row,
+)
+from alphapulse.log import get_logger
+from alphapulse.model import Gap, IdKind, Overrun, RecordType, Side, StateChange, Trade
+from alphapulse.shm import Batch, RawRecord, RingReader
+from alphapulse.store.kept_books import KeptBooks
+
+READ_RECORDS = 1024
+"""Records taken from the ring at once."""
+READ_NS = 2_000_000
+"""How long the ring is read before others of the loop have their turn."""
+
+_SIDES = {int(side): side for side in Side}
+_KINDS = {int(kind): kind for kind in IdKind if kind is not IdKind.TEXT}
+
+log = get_logger(__name__)
+
+
+class Collected:
+    """What is to be written next."""
+
+    def __init__(self) -> None:
+        self.trades: list[TradeRow] = []
+        self.gaps: list[GapRow] = []
+        self.states: list[StateRow] = []
+        self.books: list[BookRow] = []
+        self.drained = False
+        """Whether the ring had no more."""
+
+    def __bool__(self) -> bool:
+        return bool(self.trades or self.gaps or self.states or self.books)
+
+
+class Taking:
+    """Makes rows of one venue's records.
+
+    Parameters
+    ----------
+    venue : its name
+    settings : section ``store``
+    heard_ns : our time of the last record that was taken before, ``NO_TIME`` if unknown
+    """
+
+    def __init__(self, venue: str, settings: StoreSettings, heard_ns: int) -> None:
+        self._venue = venue
+        self._most = settings.buffer_size
+        self._read_ns = min(settings.batch_timeout_ms * 1_000_000, READ_NS)
+        self._books = KeptBooks(venue, settings.book_interval_seconds, settings.book_levels)
+        self._wanted = _types(RecordType.GAP, RecordType.STATE, *self._books.types)
+        self._seen_ns = heard_ns
+        self._overruns = metrics.RING_OVERRUNS.bind(service="store", exchange=venue)
+
+    def collect(self, reader: RingReader, now_ns: int) -> Collected:
+        """Take what the ring has, up to a batch; `now_ns` is of the monotonic clock."""
+        collected = Collected()
+        room = self._most
+        while room > 0:
+            batch = reader.read(min(room, READ_RECORDS))
+            if not batch:
+                collected.drained = True
+                break
+            self._take(batch, collected)
+            room = self._most - len(collected.trades)
+            if monotonic_ns() - now_ns >= self._read_ns:
+                break
+        book = self._books.next()
+        if book is not None:
+            collected.books.append(book)
+        return collected
+
+    def _take(self, batch: Batch, collected: Collected) -> None:
+        if batch.overrun is not None:
+            self._lose(batch.overrun, collected)
+            return
+        try:
+            collected.trades += trade_rows(batch)
+        except RecordError:
+            self._take_records(batch, _types(RecordType.TRADE), collected)
+        self._take_records(batch, self._wanted, collected)
+        received_ns = batch.received_ns
+        if received_ns != NO_TIME:
+            self._seen_ns = received_ns
+
+    def _lose(self, overrun: Overrun, collected: Collected) -> None:
+        self._overruns.inc()
+        log.warning(
+            "records lost before they were stored",
+            exchange=self._venue,
+            count=overrun.count,
+            reason=overrun.reason.text,
+        )
+        collected.gaps.append(overrun_row(overrun, self._seen_ns, wall_ns()))
+        self._books.lose()
+
+    def _take_records(self, batch: Batch, wanted: int, collected: Collected) -> None:
+        for record in batch.of_types(wanted):
+            try:
+                self._take_record(record, batch, collected)
+            except RecordError as error:
+                log.warning("a record can't be stored", exchange=self._venue, problem=str(error))
+
+    def _take_record(self, record: RawRecord, batch: Batch, collected: Collected) -> None:
+        if record.type in self._books.types:
+            self._books.take(record, batch.instruments)
+            return
+        event = decode(record.data, batch.instruments, self._venue)
+        if isinstance(event, Trade):
+            collected.trades.append(trade_row(event))
+        elif isinstance(event, Gap):
+            collected.gaps.append(gap_row(event))
+        elif isinstance(event, StateChange):
+            collected.states.append(state_row(event))
+            self._books.tell(event.symbol, event.state)
+
+
+def trade_rows(batch: Batch) -> list[TradeRow]:
+    """Rows of all trades of a batch.
+
+    Raises
+    ------
+    RecordError
+        the id of one of them is a text, or it can't be decoded
+    """
+    rows = []
+    instruments, exchange = batch.instruments, batch.exchange
+    for (
+        _, exchange_ns, received_ns, _, price, size, number, matches, side, kind, instrument_id
+    ) in batch.trades().tolist():  # fmt: skip
+        instrument = instruments.get(instrument_id)
+        if instrument is None or side not in _SIDES or kind not in _KINDS:
+            raise RecordError("not all trades are everyday ones")
+        rows.append(
+            TradeRow(
+                exchange=exchange,
+                symbol=instrument.symbol,
+                trade_id=str(number),
+                id_kind=_KINDS[kind],
+                timestamp_ns=received_ns if exchange_ns == NO_TIME else exchange_ns,
+                received_ns=received_ns,
+                price=price,
+                price_exponent=instrument.price_exponent,
+                size=size,
+                size_exponent=instrument.size_exponent,
+                side=_SIDES[side],
+                matches=matches,
+            )
+        )
+    return rows
+
+
+def _types(*types: RecordType) -> int:
+    """As `Batch.of_types` takes them."""
+    return sum(1 << kind for kind in types)
