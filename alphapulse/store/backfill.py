@@ -52,6 +52,8 @@ MOST_PAGES = 1000
 """Pages that are read for one missing range."""
 ROWS = 1000
 """Trades, or fates of gaps, written at once."""
+CANCEL_SECONDS = 0.5
+"""How often what is under way is told to end."""
 MOST_INCOMPLETE = 6
 """Listings without all that is missing, after which the rest counts as lost."""
 MOST_FAILURES = 5
@@ -77,12 +79,15 @@ async def run_backfill(settings: Settings, store: Store, stop: asyncio.Event) ->
     stopped = asyncio.ensure_future(stop.wait())
     try:
         done, _ = await asyncio.wait({stopped, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
+        for task in done - {stopped}:
             task.result()
     finally:
-        for each in (stopped, *tasks):
-            each.cancel()
-        await asyncio.gather(stopped, *tasks, return_exceptions=True)
+        pending = {stopped, *tasks}
+        while pending:
+            # More than once: a client may take a cancellation for its own that comes with an answer.
+            for task in pending:
+                task.cancel()
+            _, pending = await asyncio.wait(pending, timeout=CANCEL_SECONDS)
 
 
 class _Work:

@@ -1,0 +1,45 @@
+"""A collector, or a backfill, in a process of its own, to be killed at will.
+
+``python -m tests.backfill_process collector|backfill`` with all settings, as JSON, on stdin. The
+backfill writes few trades at once and prints a line per batch, when it is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import msgspec
+
+from alphapulse.collectors.daemon import run_venue
+from alphapulse.config import Settings
+from alphapulse.store import WriteBatch, backfill, open_store
+
+ROWS = 20
+
+
+async def collect(settings: Settings) -> None:
+    """Collect the one venue that is switched on."""
+    (name,) = settings.venues.enabled()
+    await run_venue(name, settings)
+
+
+async def fill(settings: Settings) -> None:
+    """Fill gaps until killed."""
+    for name, value in (("ROWS", ROWS), ("SCAN_SECONDS", 0.05), ("REST_SHARE", 1.0)):
+        setattr(backfill, name, value)
+    store = await open_store(settings)
+    append = store.append
+
+    async def told(batch: WriteBatch) -> int:
+        new = await append(batch)
+        print(new, flush=True)
+        return new
+
+    store.append = told  # type: ignore[method-assign]
+    await backfill.run_backfill(settings, store, asyncio.Event())
+
+
+if __name__ == "__main__":
+    given = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
+    asyncio.run({"collector": collect, "backfill": fill}[sys.argv[1]](given))
