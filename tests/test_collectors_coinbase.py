@@ -95,6 +95,13 @@ def test_half_a_set_of_keys_is_refused() -> None:
         make_venue(api_key="the-key")
 
 
+def test_a_secret_that_is_no_base64_is_refused() -> None:
+    with pytest.raises(ConfigError, match="base64") as caught:
+        make_venue(**{**KEYS, "api_secret": "the secret"})
+    assert caught.value.key == "venues.coinbase.api_secret"
+    assert "the secret" not in str(caught.value)
+
+
 def test_snapshot_and_update() -> None:
     channel = make_channel("BTC-USD")
     [snapshot] = channel.receive(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import sys
@@ -17,8 +18,8 @@ import pytest
 
 from alphapulse.collectors import daemon
 from alphapulse.collectors.daemon import run_venue
-from alphapulse.config import Settings, VenuesSettings
-from alphapulse.errors import RingBusy, RingNotFound
+from alphapulse.config import RingSettings, Settings, VenuesSettings
+from alphapulse.errors import ConfigError, RingBusy, RingNotFound
 from alphapulse.model import BookState, Reason
 from alphapulse.simulators import (
     BinanceUsSimulator,
@@ -299,6 +300,19 @@ async def test_a_second_start_gives_up_and_names_the_first(
             follower.close()
             first.process.terminate()
             assert await first.end() == 0
+
+
+async def test_a_group_that_the_ring_cannot_be_given_to_is_named(
+    ring_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "fchown", refuse)
+    settings = Settings(ring=RingSettings(prefix=ring_prefix, size_bytes=1 << 16, group="0"))
+    with pytest.raises(ConfigError, match="Operation not permitted") as caught:
+        await run_venue("kraken", settings, stop=asyncio.Event())
+    assert caught.value.key == "ring.group"
 
 
 async def test_what_cannot_work_is_not_tried_for_ever(ring_prefix: str) -> None:

@@ -304,6 +304,12 @@ class Coinbase(Venue):
             raise ConfigError(
                 "venues.coinbase.api_key", "api_key, api_secret and api_passphrase go together"
             )
+        try:
+            self._secret = base64.b64decode(settings.api_secret, validate=True)
+        except ValueError:
+            raise ConfigError(
+                "venues.coinbase.api_secret", "isn't base64, in which Coinbase tells it"
+            ) from None
         self.authenticated = all(keys) and settings.feed == "exchange"
 
     @property
@@ -380,8 +386,7 @@ class Coinbase(Venue):
     def signature(self, now_ns: int) -> dict[str, object]:
         """Fields that authenticate a subscription (Exchange feed, "Authentication")."""
         stamp = str(now_ns // NS_PER_SECOND)
-        secret = base64.b64decode(self.settings.api_secret)
-        digest = hmac.digest(secret, f"{stamp}GET/users/self/verify".encode(), hashlib.sha256)
+        digest = hmac.digest(self._secret, f"{stamp}GET/users/self/verify".encode(), hashlib.sha256)
         return {
             "key": self.settings.api_key,
             "passphrase": self.settings.api_passphrase,

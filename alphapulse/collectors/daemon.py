@@ -111,6 +111,13 @@ def _make_ring(name: str, settings: RingSettings) -> RingWriter:
         )
     except KeyError as error:
         raise ConfigError("ring.group", f"there is no group {settings.group!r}") from error
+    except PermissionError as error:
+        if group is None:
+            raise
+        problem = (
+            f"{settings.group!r} can't be given the ring: {error.strerror}; is this user in it?"
+        )
+        raise ConfigError("ring.group", problem) from error
     except ValueError as error:
         raise ConfigError("ring.size_bytes", str(error)) from error
 
