@@ -11,6 +11,7 @@ from alphapulse.errors import StoreError
 from alphapulse.model import IdKind, Side
 
 cdef enum:
+    NS_PER_MS = 1_000_000
     # Room for all of a command but its head and the trade's id.
     FIELDS_BYTES = 512
     MOST_DIGITS = 20
@@ -35,29 +36,42 @@ cdef bytes bulk(str text):
     return b"$%d\r\n%b\r\n" % (len(encoded), encoded)
 
 
-cdef class TradePacker:
-    """Packs the trades of one stream; the fields are those of docs/store.md.
+cdef class TradeStream:
+    """A stream of trades, to which they are appended; the fields are those of docs/store.md.
 
     Parameters
     ----------
     key : name of the stream
+    ms, number : id of its newest entry
     """
 
+    cdef readonly uint64_t ms
+    cdef readonly uint64_t number
+    cdef readonly bint late
     cdef bytes _plain
     cdef bytes _filled
 
-    def __init__(self, str key not None):
+    def __init__(self, str key not None, uint64_t ms, uint64_t number):
         named = bulk("XADD") + bulk(key)
         self._plain = b"*19\r\n" + named
         self._filled = b"*21\r\n" + named
+        self.ms = ms
+        self.number = number
 
-    def pack(self, row, uint64_t ms, uint64_t number):
-        """The command that appends a trade.
+    @property
+    def last(self):
+        """Id of the newest entry."""
+        return f"{self.ms}-{self.number}"
+
+    def append(self, row):
+        """The command that appends a trade, as it is sent.
+
+        Its entry's id begins with its time in milliseconds, unless that of the entry before is
+        later: then `late` says so.
 
         Parameters
         ----------
         row : `alphapulse.history.TradeRow`
-        ms, number : the entry's id
 
         Raises
         ------
@@ -66,9 +80,11 @@ cdef class TradePacker:
         OverflowError
             a number doesn't fit 64 bits
         """
+        cdef int64_t timestamp_ns = row.timestamp_ns
+        cdef int64_t received_ns = row.received_ns
+        cdef uint64_t ms = <uint64_t>timestamp_ns // NS_PER_MS if timestamp_ns > 0 else 0
         cdef bint filled = row.filled
         cdef bytes head = self._filled if filled else self._plain
-        cdef int64_t received_ns = row.received_ns
         cdef Py_ssize_t length
         cdef const char* trade_id = PyUnicode_AsUTF8AndSize(row.trade_id, &length)
         cdef char* start = <char*>PyMem_Malloc(len(head) + length + FIELDS_BYTES)
@@ -76,12 +92,18 @@ cdef class TradePacker:
         if start == NULL:
             raise MemoryError
         try:
+            if ms > self.ms:
+                self.ms = ms
+                self.number = 0
+            else:
+                self.number += 1
+            self.late = ms != self.ms or timestamp_ns < 0
             at = put(start, head)
-            at = put_id(at, ms, number)
+            at = put_id(at, self.ms, self.number)
             at = put(at, TRADE_ID)
             at = put_bulk(at, trade_id, length)
             at = put(put(at, ID_KIND), <bytes>KINDS[row.id_kind])
-            at = put_integer(put(at, TIMESTAMP), row.timestamp_ns)
+            at = put_integer(put(at, TIMESTAMP), timestamp_ns)
             at = put(at, RECEIVED)
             at = put_bulk(at, NULL, 0) if received_ns == INT64_MIN else put_integer(at, received_ns)
             at = put_decimal(put(at, PRICE), row.price, exponent_of(row.price_exponent))

@@ -49,6 +49,9 @@ class IdRanges:
     def add(self, number: int) -> bool:
         """Add a number. False if it was there already."""
         first, last = self._first, self._last
+        if last and number == last[-1] + 1:
+            last[-1] = number
+            return True
         index = bisect_right(first, number) - 1
         if index >= 0 and number <= last[index]:
             return False
@@ -131,14 +134,17 @@ def sift(
     texts : (symbol, id) of the text ids that the store has already; new ones are added
     """
     new = []
+    symbol, ids = None, Series()
     for row in rows:
+        if row.symbol != symbol:
+            symbol = row.symbol
+            ids = series.get(symbol) or series.setdefault(symbol, Series())
         if row.id_kind is IdKind.TEXT:
             identity = (row.symbol, row.trade_id)
             if identity in texts:
                 continue
             texts.add(identity)
-            series.setdefault(row.symbol, Series())
             new.append(row)
-        elif series.setdefault(row.symbol, Series()).add(row.id_kind, int(row.trade_id)):
+        elif ids.add(row.id_kind, int(row.trade_id)):
             new.append(row)
     return new

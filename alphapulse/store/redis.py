@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 from typing import Any
 
 import redis.asyncio
@@ -72,6 +72,7 @@ class RedisStore(Repository):
         self._limits = limits
         self._address = address
         self._venues: dict[str, VenueWriter] = {}
+        self._meters: dict[str, _Meters] = {}
         self._summary: tuple[float, list[SeriesSummary]] | None = None
 
     @classmethod
@@ -106,7 +107,7 @@ class RedisStore(Repository):
 
     async def append(self, batch: WriteBatch) -> int:
         """See `Store`."""
-        async with self._operation("append"):
+        with self._operation("append"):
             venue = self._venues.get(batch.exchange)
             if venue is None:
                 # Apart from the venue's own keys: in a cluster it may be on another node.
@@ -121,7 +122,7 @@ class RedisStore(Repository):
     async def position(self, exchange: str) -> Position | None:
         """See `Store`."""
         key = Keys(self._prefix, exchange).position
-        async with self._operation("position"):
+        with self._operation("position"):
             epoch, sequence = await done(self._reader.hmget(key, ["epoch", "sequence"]))
         return None if epoch is None else Position(int(epoch), int(sequence))
 
@@ -138,7 +139,7 @@ class RedisStore(Repository):
     ) -> list[TradeRow]:
         """See `History`."""
         reader = StreamReader(self._reader, Keys(self._prefix, exchange), exchange, symbol)
-        async with self._operation("read_trades"):
+        with self._operation("read_trades"):
             return await reader.read(start_ns, end_ns, limit, newest, beyond)
 
     async def read_parts(
@@ -154,7 +155,7 @@ class RedisStore(Repository):
     ) -> list[Part]:
         """See `Store`."""
         reader = BarReader(self._reader, Keys(self._prefix, exchange), exchange, symbol)
-        async with self._operation("read_bars"):
+        with self._operation("read_bars"):
             return await reader.read(interval_ns, start_ns, end_ns, limit, newest)
 
     async def read_gaps(
@@ -162,7 +163,7 @@ class RedisStore(Repository):
     ) -> list[GapRow]:
         """See `History`."""
         keys = Keys(self._prefix, exchange)
-        async with self._operation("read_gaps"):
+        with self._operation("read_gaps"):
             entries: list[Entry] = await done(self._reader.xrange(keys.gaps))
             fills = await done(self._reader.hgetall(keys.fills))
         gaps = [gap_of(entry, fills.get(entry[0]), exchange) for entry in entries]
@@ -182,7 +183,7 @@ class RedisStore(Repository):
         """See `History`."""
         key = Keys(self._prefix, exchange).states(symbol)
         states: list[StateRow] = []
-        async with self._operation("read_states"):
+        with self._operation("read_states"):
             async for _, fields in self._backwards(key, start_ns):
                 state = state_of(fields, exchange, symbol)
                 if _within(state.received_ns, start_ns, end_ns):
@@ -196,7 +197,7 @@ class RedisStore(Repository):
     ) -> BookRow | None:
         """See `History`."""
         keys = Keys(self._prefix, exchange)
-        async with self._operation("read_book"):
+        with self._operation("read_book"):
             text = await done(self._reader.get(keys.book(symbol)))
             latest = None if text is None else load_book(text)
             if latest is None or at_ns is None or latest.timestamp_ns <= at_ns:
@@ -226,7 +227,7 @@ class RedisStore(Repository):
         if self._summary is not None and time.monotonic() < self._summary[0]:
             return self._summary[1]
         found: list[SeriesSummary] = []
-        async with self._operation("summarise"):
+        with self._operation("summarise"):
             for name in sorted(await done(self._reader.smembers(self._exchanges))):
                 exchange = name.decode()
                 keys = Keys(self._prefix, exchange)
@@ -247,7 +248,7 @@ class RedisStore(Repository):
 
     async def ping(self) -> None:
         """See `History`."""
-        async with self._operation("ping"):
+        with self._operation("ping"):
             await done(self._reader.ping())
 
     async def close(self) -> None:
@@ -266,19 +267,44 @@ class RedisStore(Repository):
     def _exchanges(self) -> str:
         return f"{self._prefix}:exchanges"
 
-    @asynccontextmanager
-    async def _operation(self, operation: str) -> AsyncIterator[None]:
-        began = time.perf_counter()
-        status = "error"
-        try:
-            yield
-            status = "ok"
-        except (redis.exceptions.RedisError, OSError) as error:
+    def _operation(self, name: str) -> _Operation:
+        """Count and time an operation; its failures become `StoreError`."""
+        meters = self._meters.get(name)
+        if meters is None:
+            meters = self._meters[name] = _Meters(name)
+        return _Operation(meters, self._address)
+
+
+class _Meters:
+    """What is counted of one kind of operation."""
+
+    def __init__(self, name: str) -> None:
+        self.succeeded = metrics.REDIS_OPERATIONS.bind(operation=name, status="ok")
+        self.failed = metrics.REDIS_OPERATIONS.bind(operation=name, status="error")
+        self.milliseconds = metrics.REDIS_OPERATION_LATENCY.bind(operation=name)
+
+
+class _Operation:
+    """An operation while it lasts."""
+
+    def __init__(self, meters: _Meters, address: str) -> None:
+        self._meters = meters
+        self._address = address
+        self._began = time.perf_counter()
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        (self._meters.succeeded if error is None else self._meters.failed).inc()
+        self._meters.milliseconds.observe((time.perf_counter() - self._began) * 1000)
+        if isinstance(error, redis.exceptions.RedisError | OSError):
             raise StoreError(f"Redis at {self._address} failed: {error}") from error
-        finally:
-            metrics.REDIS_OPERATIONS.bind(operation=operation, status=status).inc()
-            milliseconds = (time.perf_counter() - began) * 1000
-            metrics.REDIS_OPERATION_LATENCY.bind(operation=operation).observe(milliseconds)
 
 
 def _bar_ages(settings: StoreSettings) -> dict[str, int]:

@@ -8,7 +8,7 @@ beyond the mark again: none counts twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -75,22 +75,9 @@ class BarWriter:
         """Take in trades that were appended behind the marks."""
         self._tail.add(rows)
 
-    async def load(self, link: Link, symbols: Iterable[str]) -> None:
-        """Begin with the trades beyond the marks that are in Redis."""
-        self._tail = BarTail()
-        request = Request()
-        request.add("HGETALL", self._keys.marks)
-        marks = pairs((await link.ask(request))[0])
-        for symbol in symbols:
-            start = _after(marks.get(symbol.encode()))
-            while start:
-                request = Request()
-                request.add("XRANGE", self._keys.trades(symbol), start, "+", "COUNT", str(PAGE))
-                [entries] = await link.ask(request)
-                self._tail.add(
-                    trade_of(pairs(fields), self._exchange, symbol) for _, fields in entries
-                )
-                start = _after(entries[-1][0]) if len(entries) == PAGE else ""
+    def clear(self) -> None:
+        """Forget all trades: they are taken in again."""
+        self._tail.clear()
 
     async def prepare(self, link: Link) -> Parts:
         """Bars as they are to be stored: those that are there with what they lack."""
@@ -130,6 +117,24 @@ class BarWriter:
         for symbol in {symbol for symbol, _ in parts}:
             request.add("HSET", self._keys.marks, symbol, marks[symbol])
         self._tail.clear()
+
+
+async def beyond_marks(
+    link: Link, keys: Keys, exchange: str, symbols: Iterable[str]
+) -> AsyncIterator[list[TradeRow]]:
+    """All trades that no stored bar has, page by page."""
+    request = Request()
+    request.add("HGETALL", keys.marks)
+    [answer] = await link.ask(request)
+    marks = pairs(answer)
+    for symbol in symbols:
+        start = _after(marks.get(symbol.encode()))
+        while start:
+            request = Request()
+            request.add("XRANGE", keys.trades(symbol), start, "+", "COUNT", str(PAGE))
+            [entries] = await link.ask(request)
+            yield [trade_of(pairs(fields), exchange, symbol) for _, fields in entries]
+            start = _after(entries[-1][0]) if len(entries) == PAGE else ""
 
 
 class BarReader:

@@ -8,6 +8,7 @@ each of its commands.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import hiredis
@@ -35,10 +36,10 @@ class Request:
         self.pieces.append(hiredis.pack_command(command))  # type: ignore[arg-type]
         self.count += 1
 
-    def add_packed(self, command: bytes) -> None:
-        """Add a command as it is sent."""
-        self.pieces.append(command)
-        self.count += 1
+    def add_packed(self, commands: Iterable[bytes], count: int) -> None:
+        """Add commands as they are sent."""
+        self.pieces += commands
+        self.count += count
 
     def take(self) -> bytes:
         """What hasn't been taken as yet, to be sent."""
@@ -53,9 +54,8 @@ class Link(asyncio.Protocol):
     def __init__(self, connection: redis.asyncio.Connection, transport: Any) -> None:
         self._connection = connection
         self._transport = transport
-        self._parser = hiredis.Reader(
-            replyError=redis.exceptions.ResponseError, notEnoughData=_MORE
-        )
+        self._parser = hiredis.Reader(replyError=self._refused, notEnoughData=_MORE)
+        self._error: Exception | None = None
         self._answers: list[Any] = []
         self._wanted = 0
         self._waiter: asyncio.Future[None] | None = None
@@ -91,9 +91,12 @@ class Link(asyncio.Protocol):
         self._transport.write(data)
 
     async def answers(self, count: int) -> list[Any]:
-        """The next answers, in order; errors are among them, as exceptions.
+        """The next answers, in order.
 
         Raises
+        ------
+        redis.exceptions.ResponseError
+            one of them, or of what they contain, is an error: the first
         ------
         redis.exceptions.ConnectionError
             the connection was lost, or there was no answer in `ANSWER_TIMEOUT_SECONDS`
@@ -112,18 +115,15 @@ class Link(asyncio.Protocol):
                 self._waiter = None
         found = self._answers[:count]
         del self._answers[:count]
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
         return found
 
     async def ask(self, request: Request) -> list[Any]:
-        """Send commands and give their answers.
-
-        Raises
-        ------
-        redis.exceptions.RedisError
-            the first error among the answers, or as `answers`
-        """
+        """Send commands and give their answers; raises as `answers` does."""
         self.send(request.take())
-        return checked(await self.answers(request.count))
+        return await self.answers(request.count)
 
     async def close(self) -> None:
         """End the connection. May be called twice."""
@@ -143,6 +143,11 @@ class Link(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         self._fail(redis.exceptions.ConnectionError(f"connection lost ({error or 'closed'})"))
 
+    def _refused(self, text: str) -> Exception:
+        error = redis.exceptions.ResponseError(text)
+        self._error = self._error or error
+        return error
+
     def _overdue(self) -> None:
         self._fail(
             redis.exceptions.TimeoutError(f"no answer in {ANSWER_TIMEOUT_SECONDS:g} seconds")
@@ -153,11 +158,3 @@ class Link(asyncio.Protocol):
         self._lost = self._lost or error
         if self._waiter and not self._waiter.done():
             self._waiter.set_exception(self._lost)
-
-
-def checked(answers: list[Any]) -> list[Any]:
-    """Answers none of which is an error; raises the first that is."""
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    return answers

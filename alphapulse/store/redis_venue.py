@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import redis.asyncio
 import redis.exceptions
@@ -19,10 +18,11 @@ import redis.exceptions
 from alphapulse.errors import StoreError
 from alphapulse.history import TradeRow
 from alphapulse.model import IdKind
-from alphapulse.store._entries import TradePacker
+from alphapulse.store._entries import TradeStream
 from alphapulse.store.books import dump_book
 from alphapulse.store.entries import (
     NS_PER_MS,
+    EntryId,
     Keys,
     fill_text,
     gap_fields,
@@ -31,8 +31,8 @@ from alphapulse.store.entries import (
     state_fields,
 )
 from alphapulse.store.identity import Series, sift, text_ids
-from alphapulse.store.redis_bars import MOST_PARTS, BarWriter
-from alphapulse.store.redis_link import Link, Request, checked
+from alphapulse.store.redis_bars import MOST_PARTS, BarWriter, beyond_marks
+from alphapulse.store.redis_link import Link, Request
 from alphapulse.store.redis_trim import Limits, sweep, trim
 from alphapulse.store.repository import WriteBatch
 
@@ -46,36 +46,25 @@ ROWS_AT_ONCE = 256
 """Trades that are packed before Redis gets them, and other tasks have their turn."""
 
 
-class _Stream:
-    """A stream and the id of its newest entry."""
-
-    def __init__(self, key: str, ms: int, number: int) -> None:
-        self.key = key
-        self.ms = ms
-        self.number = number
-        self.packer = TradePacker(key)
-
-    @property
-    def last(self) -> str:
-        """Id of the newest entry."""
-        return f"{self.ms}-{self.number}"
-
-    def next(self, timestamp_ns: int) -> None:
-        """Go on to the next id: that of the time, unless the newest one is later."""
-        ms = timestamp_ns // NS_PER_MS
-        if ms > self.ms:
-            self.ms, self.number = ms, 0
-        else:
-            self.number += 1
-
-
 class _Known:
     """What this process remembers of a venue, as of a number of commits."""
 
     def __init__(self, commits: int, series: dict[str, Series]) -> None:
         self.commits = commits
         self.series = series
-        self.streams: dict[str, _Stream] = {}
+        self.listed = set(series)
+        """Symbols that Redis has in ``series``."""
+        self.trades: dict[str, TradeStream] = {}
+        """By symbol."""
+        self.others: dict[str, EntryId] = {}
+        """Newest ids of other streams, by key."""
+
+    def next_id(self, key: str, time_ns: int) -> str:
+        """Id of a stream's next entry: that of the time, unless the newest one is later."""
+        before, ms = self.others[key], time_ns // NS_PER_MS
+        after = EntryId(ms, 0) if ms > before.ms else EntryId(before.ms, before.number + 1)
+        self.others[key] = after
+        return f"{after.ms}-{after.number}"
 
 
 class VenueWriter:
@@ -97,6 +86,11 @@ class VenueWriter:
         self._exchange = exchange
         self._limits = limits
         self._bars = BarWriter(keys, exchange, limits.bar_ages_seconds)
+        self._commit = Request()
+        self._commit.add("INCR", keys.commits)
+        self._commit.add("EXEC")
+        self._commit.add("WATCH", keys.commits)
+        self._commit.add("GET", keys.commits)
         self._lock = asyncio.Lock()
         self._link: Link | None = None
         self._known: _Known | None = None
@@ -159,19 +153,16 @@ class VenueWriter:
         new = sift(batch.trades, known.series, texts)
         await self._add_trades(link, request, known, new)
         self._add_others(request, known, batch)
-        request.add("INCR", self._keys.commits)
-        request.add("EXEC")
-        request.add("WATCH", self._keys.commits)
-        request.add("GET", self._keys.commits)
+        request.add_packed(self._commit.pieces, self._commit.count)
         link.send(request.take())
         # Redis is at work meanwhile; if it fails, this is forgotten.
         self._bars.take(new)
-        answers = checked(await link.answers(request.count))
+        answers = await link.answers(request.count)
         done, commits = answers[-3], answers[-1]
         if done is None:
             self._known = None
             return None
-        known.commits = checked(done)[-1]
+        known.commits = done[-1]
         # Somebody may have written between the transaction and the watch.
         self._known = known if int(commits) == known.commits else None
         return len(new)
@@ -183,28 +174,32 @@ class VenueWriter:
         commits, texts = await link.ask(request)
         series = {name.decode(): Series.load(text) for name, text in pairs(texts).items()}
         known = _Known(int(commits or 0), series)
-        await self._learn(link, known, [self._keys.trades(symbol) for symbol in series])
-        await self._bars.load(link, series)
+        await self._learn(link, known, series, ())
+        self._bars.clear()
+        async for rows in beyond_marks(link, self._keys, self._exchange, series):
+            # Ranges of ids are stored with the bars.
+            sift(rows, series, set())
+            self._bars.take(rows)
         return known
 
-    async def _learn(self, link: Link, known: _Known, names: Iterable[str]) -> None:
-        """Ask for the last ids of streams."""
-        unknown = [name for name in names if name not in known.streams]
-        request = Request()
-        for name in unknown:
-            request.add("XINFO", "STREAM", name)
-        if unknown:
-            link.send(request.take())
-            for name, about in zip(unknown, await link.answers(request.count), strict=True):
-                known.streams[name] = _stream(name, about)
+    async def _learn(
+        self, link: Link, known: _Known, symbols: Iterable[str], keys: Iterable[str]
+    ) -> None:
+        """Ask for the newest ids of streams: of these symbols' trades, and of others."""
+        streams = {self._keys.trades(symbol): symbol for symbol in symbols}
+        for key in (*streams, *keys):
+            last = await _last_id(link, key)
+            if key in streams:
+                known.trades[streams[key]] = TradeStream(key, *last)
+            else:
+                known.others[key] = last
 
     async def _look_up(self, link: Link, known: _Known, batch: WriteBatch) -> set[tuple[str, str]]:
         """Learn what the batch needs of streams; the text ids among its own that are there."""
-        names = {self._keys.trades(row.symbol) for row in batch.trades}
-        names |= {self._keys.states(row.symbol) for row in batch.states}
-        names |= {self._keys.books(row.symbol) for row in batch.books}
-        if not names <= known.streams.keys():
-            await self._learn(link, known, names)
+        symbols = {row.symbol for row in batch.trades} - known.trades.keys()
+        keys = {self._keys.states(row.symbol) for row in batch.states}
+        keys |= {self._keys.books(row.symbol) for row in batch.books}
+        await self._learn(link, known, symbols, keys - known.others.keys())
         texts = text_ids(batch.trades)
         if not texts:
             return set()
@@ -218,34 +213,44 @@ class VenueWriter:
         """Store the bars of all that was appended, and trim what has bars."""
         self._bars_due = now + SECONDS_BETWEEN_BARS
         parts = await self._bars.prepare(link)
-        streams = {name: known.streams[self._keys.trades(name)] for name, _ in parts}
-        self._bars.add(request, parts, {name: stream.last for name, stream in streams.items()})
+        symbols = {symbol for symbol, _ in parts}
+        self._bars.add(request, parts, {symbol: known.trades[symbol].last for symbol in symbols})
+        for symbol in symbols:
+            # What the marks cover; the ids of the trades beyond are found there.
+            request.add("HSET", self._keys.series, symbol, known.series[symbol].dump())
         if now >= self._sweep_due:
             self._sweep_due = now + SECONDS_BETWEEN_SWEEPS
             await sweep(link, request, self._keys, known.series, self._limits)
         else:
-            for stream in streams.values():
-                trim(request, stream.key, self._limits)
+            for symbol in symbols:
+                trim(request, self._keys.trades(symbol), self._limits)
 
     async def _add_trades(
         self, link: Link, request: Request, known: _Known, new: list[TradeRow]
     ) -> None:
-        streams = {row.symbol: known.streams[self._keys.trades(row.symbol)] for row in new}
-        for count, row in enumerate(new, 1):
-            stream = streams[row.symbol]
-            stream.next(row.timestamp_ns)
-            request.add_packed(stream.packer.pack(row, stream.ms, stream.number))
-            ms = row.timestamp_ns // NS_PER_MS
-            if ms != stream.ms:
-                request.add("ZADD", self._keys.late(row.symbol), str(ms), stream.last)
-            if row.id_kind is IdKind.TEXT:
-                request.add("ZADD", self._keys.texts(row.symbol), str(ms), row.trade_id)
-            if count % ROWS_AT_ONCE == 0:
+        for symbol in {row.symbol for row in new} - known.listed:
+            known.listed.add(symbol)
+            request.add("HSET", self._keys.series, symbol, Series().dump())
+        for begin in range(0, len(new), ROWS_AT_ONCE):
+            if begin:
                 link.send(request.take())
                 await asyncio.sleep(0)
-        if streams:
-            texts = [part for name in streams for part in (name, known.series[name].dump())]
-            request.add("HSET", self._keys.series, *texts)
+            rows = new[begin : begin + ROWS_AT_ONCE]
+            commands = []
+            for row in rows:
+                stream = known.trades[row.symbol]
+                commands.append(stream.append(row))
+                if stream.late or row.id_kind is IdKind.TEXT:
+                    self._note(request, row, stream)
+            request.add_packed(commands, len(commands))
+
+    def _note(self, request: Request, row: TradeRow, stream: TradeStream) -> None:
+        """Have a trade found whose entry's id doesn't tell its time, or whose id is a text."""
+        ms = str(row.timestamp_ns // NS_PER_MS)
+        if stream.late:
+            request.add("ZADD", self._keys.late(row.symbol), ms, stream.last)
+        if row.id_kind is IdKind.TEXT:
+            request.add("ZADD", self._keys.texts(row.symbol), ms, row.trade_id)
 
     def _add_others(self, request: Request, known: _Known, batch: WriteBatch) -> None:
         for gap in batch.gaps:
@@ -253,16 +258,16 @@ class VenueWriter:
         for fill in batch.fills:
             request.add("HSET", self._keys.fills, fill.id, fill_text(fill))
         for state in batch.states:
-            stream = known.streams[self._keys.states(state.symbol)]
-            stream.next(state.received_ns)
-            self._add_entry(request, stream.key, stream.last, state_fields(state))
+            key = self._keys.states(state.symbol)
+            entry_id = known.next_id(key, state.received_ns)
+            self._add_entry(request, key, entry_id, state_fields(state))
         for book in batch.books:
             text = dump_book(book)
             request.add("SET", self._keys.book(book.symbol), text)
             if self._limits.books:
-                stream = known.streams[self._keys.books(book.symbol)]
-                stream.next(book.timestamp_ns)
-                self._add_entry(request, stream.key, stream.last, {"book": text})
+                key = self._keys.books(book.symbol)
+                entry_id = known.next_id(key, book.timestamp_ns)
+                self._add_entry(request, key, entry_id, {"book": text})
         if batch.position is not None:
             epoch, sequence = map(str, batch.position)
             request.add("HSET", self._keys.position, "epoch", epoch, "sequence", sequence)
@@ -275,10 +280,14 @@ class VenueWriter:
         trim(request, key, self._limits)
 
 
-def _stream(name: str, about: Any) -> _Stream:
-    """A stream as ``XINFO`` tells of it; an error says that there is none."""
-    if isinstance(about, redis.exceptions.ResponseError):
-        if "no such key" not in str(about):
-            raise about
-        return _Stream(name, 0, 0)
-    return _Stream(name, *parse_entry_id(pairs(about)[b"last-generated-id"]))
+async def _last_id(link: Link, key: str) -> EntryId:
+    """The id of a stream's newest entry, trimmed ones included; 0 where there is no stream."""
+    request = Request()
+    request.add("XINFO", "STREAM", key)
+    try:
+        [about] = await link.ask(request)
+    except redis.exceptions.ResponseError as error:
+        if "no such key" not in str(error):
+            raise
+        return EntryId(0, 0)
+    return parse_entry_id(pairs(about)[b"last-generated-id"])
