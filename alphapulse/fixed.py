@@ -88,11 +88,10 @@ def format_decimal(value: int, exponent: int) -> str:
     """Exact text of a scaled integer: no exponent, no trailing zeros, no bare point."""
     if exponent == 0:
         return str(value)
-    sign = "-" if value < 0 else ""
-    digits = str(abs(value)).rjust(exponent + 1, "0")
-    fraction = digits[-exponent:].rstrip("0")
-    whole = digits[:-exponent]
-    return f"{sign}{whole}.{fraction}" if fraction else f"{sign}{whole}"
+    if value < 0:
+        return f"-{format_decimal(-value, exponent)}"
+    whole, part = divmod(value, 10**exponent)
+    return f"{whole}.{str(part).zfill(exponent).rstrip('0')}" if part else str(whole)
 
 
 def to_decimal(value: int, exponent: int) -> Decimal:

@@ -20,6 +20,8 @@ REVALIDATE = "no-cache"
 """Late trades may change what is past, so a copy has to be asked about each time."""
 
 
+_TIME = b',"processing_time_ms":'
+
 COMPRESSED_FROM_BYTES = 1024
 COMPRESSION_LEVEL = 4
 """Of 1 to 9: half the time of the usual 9, for a few percent more bytes."""
@@ -53,7 +55,7 @@ def tagged(
     content: bytes,
     media_type: str,
     *,
-    essence: bytes | None = None,
+    tag: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """An answer with an ETag, or 304 without a body if the client has it already.
@@ -62,16 +64,20 @@ def tagged(
     ----------
     request : may have ``If-None-Match``
     content, media_type : of the answer
-    essence : what the ETag is to tell apart, where it isn't all of the content
+    tag : from `tag_of`, where it isn't that of all of the content
     headers : of the answer
     """
-    digest = hashlib.blake2b(content if essence is None else essence, digest_size=12)
-    # Weak: the same content may be sent compressed, and took its own time.
-    tag = f'W/"{digest.hexdigest()}"'
+    if tag is None:
+        tag = tag_of(content)
     shared = {"ETag": tag, "Cache-Control": REVALIDATE, **(headers or {})}
     if _has(request, tag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers=shared)
     return Response(content, headers=shared, media_type=media_type)
+
+
+def tag_of(content: bytes) -> str:
+    """An ETag; weak, since the same content may be sent compressed, and took its own time."""
+    return f'W/"{hashlib.blake2b(content, digest_size=12).hexdigest()}"'
 
 
 def tagged_json(
@@ -79,8 +85,18 @@ def tagged_json(
 ) -> Response:
     """An answer with this body, its time of processing left out of the ETag."""
     content = msgspec.json.encode(body)
-    essence = content.rpartition(b',"processing_time_ms":')[0] or content
-    return tagged(request, content, JSON.media_type, essence=essence, headers=headers)
+    tag = tag_of(essence_of(content))
+    return tagged(request, content, JSON.media_type, tag=tag, headers=headers)
+
+
+def essence_of(content: bytes) -> bytes:
+    """A JSON body without its time of processing, which comes last."""
+    return content.rpartition(_TIME)[0] or content
+
+
+def timed(essence: bytes, milliseconds: float) -> bytes:
+    """The JSON body that `essence_of` was taken of, with another time."""
+    return b"%b%b%b}" % (essence, _TIME, repr(milliseconds).encode())
 
 
 @lru_cache(maxsize=64)

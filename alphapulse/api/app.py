@@ -10,7 +10,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from alphapulse.api import arbitrage, books, docs, ops, stats, trades, writing
+from alphapulse.api import arbitrage, books, docs, gaps, ops, stats, trades, writing
 from alphapulse.api.answers import compress
 from alphapulse.api.bodies import (
     BarsBody,
@@ -94,6 +94,12 @@ ENDPOINTS = (
     Endpoint("/symbols", trades.symbols, SymbolsBody, tagged=True),
     Endpoint("/symbols/{exchange}", trades.symbols, SymbolsBody, tagged=True),
     Endpoint("/summary", trades.summary, SummaryBody),
+    Endpoint(
+        "/gaps",
+        gaps.gaps,
+        gaps.GapsBody,
+        (gaps.EXCHANGE, gaps.SYMBOL, START_TIME, END_TIME, gaps.LIMIT),
+    ),
     Endpoint("/stats", stats.stats, StatsBody, (stats.EXCHANGE, stats.SYMBOL)),
     Endpoint(
         "/arbitrage/opportunities",

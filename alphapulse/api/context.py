@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from starlette.requests import Request
 
 from alphapulse.api.crossings import Crossings
-from alphapulse.api.items import ItemCache
+from alphapulse.api.items import AnswerCache
 from alphapulse.api.market import LiveMarkets
 from alphapulse.api.parameters import Limits
 from alphapulse.api.problems import Problem, bad
@@ -50,7 +50,8 @@ class Context:
         self.history = history
         self.markets = markets
         self.started_ns = wall_ns()
-        self.items = ItemCache()
+        self._venues = settings.venues.enabled()
+        self.answers = AnswerCache()
         self.limits = Limits(settings.api.max_limit)
         self.endpoints: Sequence[Endpoint] = ()
         """What is served; `create_app` sets it."""
@@ -75,7 +76,9 @@ class Context:
 
     async def check_exchange(self, exchange: str) -> None:
         """Raise `Problem` for an exchange of which nothing can be known."""
-        if exchange not in self._current() and exchange not in await self.exchanges():
+        if exchange in self._venues or exchange in self.markets.rings:
+            return
+        if exchange not in await self.exchanges():
             known = ", ".join(await self.exchanges()) or "none as yet"
             raise bad("exchange", f"{exchange!r} is unknown; there are: {known}")
 
@@ -99,15 +102,14 @@ class Context:
         )
 
     def _current(self) -> set[str]:
-        return self.settings.venues.enabled().keys() | self.markets.rings.keys()
+        return self._venues.keys() | self.markets.rings.keys()
 
     def _collects(self, symbol: str, exchange: str | None) -> bool:
-        venues = self.settings.venues.enabled()
-        return any(
-            symbol in venue.symbols and exchange in (None, name) for name, venue in venues.items()
-        ) or any(
-            exchange in (None, name) and symbol in ring.symbols()
-            for name, ring in self.markets.rings.items()
+        if exchange is None:
+            return any(self._collects(symbol, each) for each in self._current())
+        venue, ring = self._venues.get(exchange), self.markets.rings.get(exchange)
+        return (venue is not None and symbol in venue.symbols) or (
+            ring is not None and symbol in ring.symbols()
         )
 
 

@@ -18,7 +18,7 @@ GET = "GET"
 POST = "POST"
 
 MAX_BODY_BYTES = 65536
-"""Most paths take no body; a request with a larger one isn't read to its end."""
+"""Most paths take no body; one that is larger than this is refused."""
 
 Handler = Callable[[Context, Request, Parameters], Awaitable[Response]]
 

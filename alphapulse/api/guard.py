@@ -68,7 +68,6 @@ class Guard:
                     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                     f"Content-Length: this path takes no body of over {most} B",
                     "Content-Length",
-                    {"Connection": "close"},
                 )
 
     def check_writing(self, scope: Scope) -> None:

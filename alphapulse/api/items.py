@@ -1,42 +1,75 @@
-"""Rows as they stand in answers, kept for the next request that gets the same rows."""
+"""Answers as they were given last, for requests that get the same rows, or nearly the same."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+from msgspec import Raw
 
 R = TypeVar("R")
-Item = TypeVar("Item")
 
 ANSWERS = 32
-"""How many answers' items are kept."""
+"""How many answers are kept."""
 MOST_ROWS = 1001
 """Longer answers aren't kept."""
 
 
-class ItemCache:
-    """The items of the latest answers; used only where the store gives the very same rows."""
+class Answer(NamedTuple):
+    """A JSON answer made of rows."""
+
+    rows: Sequence[Any]
+    items: list[Raw]
+    """The rows as they stand in it."""
+    essence: bytes
+    """Its beginning, up to what is different each time."""
+    tag: str
+    """Its ETag."""
+    link: str | None
+    """Where the next page is."""
+
+
+class AnswerCache:
+    """The latest answers; one is used again only where the store gives the very same rows."""
 
     def __init__(self) -> None:
-        self._answers: OrderedDict[Hashable, tuple[Sequence[Any], list[Any]]] = OrderedDict()
+        self._answers: OrderedDict[Hashable, Answer] = OrderedDict()
 
-    def items(self, key: Hashable, rows: Sequence[R], item_of: Callable[[R], Item]) -> list[Item]:
-        """An item for each row.
+    def find(self, key: Hashable, rows: Sequence[Any]) -> Answer | None:
+        """The answer to a request if these are still its rows.
 
         Parameters
         ----------
-        key : tells the request, and with it the kind of its items
-        rows : from the store; not changed afterwards
+        key : all that the answer depends on besides its rows
+        rows : from the store
+        """
+        found = self._answers.get(key)
+        if found is None or found.rows != rows:
+            return None
+        self._answers.move_to_end(key)
+        return found
+
+    def items(self, key: Hashable, rows: Sequence[R], item_of: Callable[[R], Raw]) -> list[Raw]:
+        """An item for each row; those of rows that the last answer had, too, aren't made again.
+
+        Parameters
+        ----------
+        key, rows : see `find`
         item_of : makes an item
         """
         found = self._answers.get(key)
-        if found is not None and found[0] == rows:
-            self._answers.move_to_end(key)
-            return found[1]
-        made = [item_of(row) for row in rows]
-        if len(rows) <= MOST_ROWS:
-            self._answers[key] = rows, made
-            if len(self._answers) > ANSWERS:
-                self._answers.popitem(last=False)
-        return made
+        if found is None:
+            return [item_of(row) for row in rows]
+        # The answer holds its rows, so that no other object can have got the id of one of them.
+        known = dict(zip(map(id, found.rows), found.items, strict=True))
+        return [known.get(id(row)) or item_of(row) for row in rows]
+
+    def keep(self, key: Hashable, answer: Answer) -> None:
+        """Keep an answer; its rows aren't changed afterwards."""
+        if len(answer.rows) > MOST_ROWS:
+            return
+        self._answers[key] = answer
+        self._answers.move_to_end(key)
+        if len(self._answers) > ANSWERS:
+            self._answers.popitem(last=False)

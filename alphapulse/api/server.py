@@ -13,6 +13,7 @@ import uvicorn
 
 from alphapulse import metrics
 from alphapulse.api.app import create_app
+from alphapulse.api.connections import Connection
 from alphapulse.api.context import Backend, Context
 from alphapulse.api.market import LiveMarkets
 from alphapulse.config import ApiSettings, Settings, refuse_exposure
@@ -98,6 +99,7 @@ def _config(app: Callable[..., object]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         interface="asgi3",
+        http=Connection,
         lifespan="off",
         ws="none",
         log_config=None,

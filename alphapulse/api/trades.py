@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 import msgspec
+from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 
-from alphapulse.api.answers import json_response, tagged, tagged_json
+from alphapulse.api.answers import (
+    essence_of,
+    json_response,
+    tag_of,
+    tagged,
+    tagged_json,
+    timed,
+)
 from alphapulse.api.arrow import bars_table, trades_table
 from alphapulse.api.bodies import (
     BarItem,
@@ -25,8 +33,10 @@ from alphapulse.api.bodies import (
 )
 from alphapulse.api.context import Context, elapsed_ms
 from alphapulse.api.formats import CSV, FORMAT, JSON, TABLE_FORMATS, Format, accepted, csv_of
+from alphapulse.api.items import Answer
 from alphapulse.api.pages import CURSOR, Cursor, next_link, series_of
 from alphapulse.api.parameters import Choice, Count, Exchange, Parameters, path_symbol
+from alphapulse.fixed import format_decimal
 from alphapulse.history import ALL, INTERVALS_NS, BarRow, OrderKey, SeriesSummary, TradeRow
 from alphapulse.model import IdKind
 
@@ -141,23 +151,36 @@ async def _trades(
         exchange, symbol, start, end, limit + 1, newest=newest, beyond=beyond
     )
     rows, last = _page(found, limit, newest)
-    link = None
-    if last is not None:
-        path = f"/trades/{symbol}/recent" if recent else f"/trades/{symbol}"
-        link = next_link(request, path, Cursor(series, last.order_key))
+    after = None if last is None else Cursor(series, last.order_key)
     if recent:
         rows.reverse()
+    path = f"/trades/{symbol}/recent" if recent else f"/trades/{symbol}"
     if form is not JSON:
+        link = after and next_link(request, path, after)
         return _table(request, form, rows, link, TradeItem, _trade_item, trades_table)
+    key = path, after is None, exchange, request.scope["query_string"]
+    answer = context.answers.find(key, rows)
+    if answer is None:
+        items = context.answers.items(key, rows, trade_writer(symbol, exchange))
+        link = after and next_link(request, path, after)
+        essence = _trades_json(items, symbol, exchange, link)
+        answer = Answer(rows, items, essence, tag_of(essence), link)
+        context.answers.keep(key, answer)
+    content = timed(answer.essence, elapsed_ms(request))
+    return tagged(request, content, JSON.media_type, tag=answer.tag, headers=_headers(answer.link))
+
+
+def _trades_json(items: list[Raw], symbol: str, exchange: str, link: str | None) -> bytes:
+    """The body of these items, but for its time."""
     body = TradesBody(
-        data=context.items.items((series, limit, recent), rows, _trade_item),
+        data=cast("list[TradeItem]", items),  # they are encoded already
         symbol=symbol,
         exchange=exchange,
-        count=len(rows),
+        count=len(items),
         next=link,
-        processing_time_ms=elapsed_ms(request),
+        processing_time_ms=0.0,
     )
-    return tagged_json(request, body, _headers(link))
+    return essence_of(msgspec.json.encode(body))
 
 
 def _format(request: Request, query: Parameters) -> Format:
@@ -214,6 +237,29 @@ def _trade_item(row: TradeRow) -> TradeItem:
         trade_id=row.trade_id,
         id_kind=_ID_KINDS[row.id_kind],
     )
+
+
+def trade_writer(symbol: str, exchange: str) -> Callable[[TradeRow], Raw]:
+    """What writes these trades as `TradeItem` in JSON, in half of the time that its encoder takes.
+
+    Parameters
+    ----------
+    symbol, exchange : of all trades
+    """
+    names = b'"symbol":%b,"exchange":%b' % tuple(map(msgspec.json.encode, (symbol, exchange)))
+    middle = names.decode()
+
+    def write(row: TradeRow) -> Raw:
+        if row.id_kind is not IdKind.TRADE:
+            return Raw(msgspec.json.encode(_trade_item(row)))
+        return Raw(
+            f'{{"timestamp":{format_decimal(row.timestamp_ns, 9)},{middle},'
+            f'"price":{format_decimal(row.price, row.price_exponent)},'
+            f'"volume":{format_decimal(row.size, row.size_exponent)},'
+            f'"side":"{row.side.text}","trade_id":"{row.trade_id}"}}'.encode()
+        )
+
+    return write
 
 
 def _bar_item(row: BarRow) -> BarItem:

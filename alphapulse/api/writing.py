@@ -87,7 +87,6 @@ async def _given(request: Request) -> GivenTrades:
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 f"body: longer than {MAX_TRADES_BYTES} B; send fewer trades at once",
                 "body",
-                {"Connection": "close"},
             )
     try:
         return msgspec.json.decode(content, type=GivenTrades)
