@@ -280,6 +280,7 @@ async def test_what_a_small_ring_lost_is_filled(site: Site) -> None:
             (gap,) = await site.until_settled(1)
     assert (gap.channel, gap.reason, gap.symbol) == (Channel.RING, Reason.LAPPED, None)
     assert (gap.epoch, gap.first) == place
+    assert gap.first is not None
     assert gap.last is not None
     assert gap.count == gap.last - gap.first + 1
     filled = sum([row.filled for symbol in SYMBOLS for row in await site.stored(symbol)])

@@ -84,7 +84,7 @@ async def run_backfill(settings: Settings, store: Store, stop: asyncio.Event) ->
     finally:
         pending = {stopped, *tasks}
         while pending:
-            # More than once: a client may take a cancellation for its own that comes with an answer.
+            # More than once: a library may swallow a cancellation that comes with an answer.
             for task in pending:
                 task.cancel()
             _, pending = await asyncio.wait(pending, timeout=CANCEL_SECONDS)
