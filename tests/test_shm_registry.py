@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from alphapulse.clock import wall_ns
+from alphapulse.errors import RingCorrupt
 from alphapulse.shm import RingReader, RingWriter, list_rings, remove_dead
 from alphapulse.shm.names import FOLDER
 from tests.ring_process import Steered, put
@@ -114,6 +116,31 @@ def test_unreadable_ring_is_listed_with_its_problem(ring_prefix: str, content: b
     assert (ring.alive, ring.epoch) == (False, 0)
     assert f"{ring_prefix}.kraken" in ring.problem
     path.unlink()
+
+
+@pytest.mark.parametrize("kind", ["link", "socket", "pipe", "folder"])
+def test_what_is_no_file_at_a_rings_name_harms_nobody(
+    ring_prefix: str, kind: str, tmp_path: Path
+) -> None:
+    path = FOLDER / f"{ring_prefix}.kraken"
+    if kind == "link":
+        path.symlink_to(tmp_path / "elsewhere")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+    try:
+        (ring,) = list_rings(prefix=ring_prefix)
+        assert "no file of shared memory" in ring.problem
+        for attempt in (RingReader, RingWriter):
+            with pytest.raises(RingCorrupt, match="no file of shared memory"):
+                attempt("kraken", prefix=ring_prefix)
+        assert remove_dead(prefix=ring_prefix) == []
+    finally:
+        path.rmdir() if kind == "folder" else path.unlink()
 
 
 def test_rings_of_dead_writers_are_removed_whole(ring_prefix: str) -> None:

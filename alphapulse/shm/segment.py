@@ -18,6 +18,9 @@ from alphapulse.errors import RingCorrupt, RingNotFound, RingSpaceError
 from alphapulse.shm import liveness
 from alphapulse.shm.names import FOLDER, temporary_name
 
+_NO_FILE = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO})
+"""How the kernel refuses to open a link, a folder or a socket."""
+
 
 class Mapping:
     """A segment of shared memory, open and mapped.
@@ -73,12 +76,20 @@ def open_segment(path: Path, *, writable: bool = False) -> Mapping:
         fd = os.open(path, flags)
     except FileNotFoundError:
         raise RingNotFound(path.name) from None
+    except OSError as error:
+        if error.errno in _NO_FILE:
+            raise _no_file(path) from None
+        raise
     held = liveness.Held(fd)
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode) or not status.st_size:
         held.close()
-        raise RingCorrupt(f"{path.name} is no file of shared memory with something in it")
+        raise _no_file(path)
     return Mapping(path, _map(path, held, status.st_size, writable), held)
+
+
+def _no_file(path: Path) -> RingCorrupt:
+    return RingCorrupt(f"{path.name} is no file of shared memory with something in it")
 
 
 def create_segment(name: str, size: int, mode: int, gid: int | None) -> Mapping:
