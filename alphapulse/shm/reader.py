@@ -293,9 +293,7 @@ class RingReader(Cursor[Batch]):
             spins_ns = min(spin_ns, slice_ns)
             spin_ns -= spins_ns
             timeout_ns = 0 if spin_ns else slice_ns
-            await self._watcher.news(
-                self._here.consumer, spins_ns, timeout_ns, ended, pause_ns
-            )
+            await self._watcher.news(self._here.consumer, spins_ns, timeout_ns, ended, pause_ns)
             pause_ns = 0
 
     def __iter__(self) -> Iterator[Event]:
