@@ -9,10 +9,13 @@ import asyncio
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alphapulse.config import Settings
 from alphapulse.process import GAVE_UP, Ready, Service, run_service, stop_event
+
+if TYPE_CHECKING:
+    from alphapulse.store import Store
 
 STORE_CLOSE_SECONDS = 5.0
 """What the store's writer gets for its last batch."""
@@ -30,14 +33,13 @@ async def serve_stream(settings: Settings, ready: Ready) -> int:
 
 
 async def serve_api(settings: Settings, ready: Ready) -> int:
-    """Run the REST server, and the writer of the history that it serves, until told to stop."""
+    """Run the REST server, and what writes the history that it serves, until told to stop."""
     from alphapulse.api.server import run_api
     from alphapulse.store import open_store
-    from alphapulse.store.writer import run_store_writer
 
     stop = stop_event()
     store = await open_store(settings)
-    writer = asyncio.create_task(run_store_writer(settings, store, stop), name="store")
+    writer = asyncio.create_task(_write_history(settings, store, stop), name="store")
     server = asyncio.create_task(
         run_api(settings, store, ready=lambda port: ready(port=port), stop=stop), name="api"
     )
@@ -53,6 +55,16 @@ async def serve_api(settings: Settings, ready: Ready) -> int:
     if not writer.cancelled():
         writer.result()
     return server.result()
+
+
+async def _write_history(settings: Settings, store: Store, stop: asyncio.Event) -> None:
+    """Write what the rings give, and fill the gaps in it, until told to stop."""
+    from alphapulse.store.backfill import run_backfill
+    from alphapulse.store.writer import run_store_writer
+
+    await asyncio.gather(
+        run_store_writer(settings, store, stop), run_backfill(settings, store, stop)
+    )
 
 
 async def serve_collectors(settings: Settings, ready: Ready) -> int:
