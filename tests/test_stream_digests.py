@@ -210,6 +210,9 @@ async def compare(prefix: str, seconds: float) -> None:
         simulators = {
             venue: await stack.enter_async_context(SIMULATORS[venue](market)) for venue in VENUES
         }
+        for simulator in simulators.values():
+            # A collector keeps to the limit, but one that was killed has lost count.
+            simulator.connections_budget = None
         symbols = list(simulators["kraken"].symbols)
         environ = environment(prefix, simulators)
         stream = await stack.enter_async_context(
