@@ -142,7 +142,7 @@ async def test_requests_made_from_the_schema_get_what_it_says(
     ring_prefix: str, tmp_path: Path
 ) -> None:
     pytest.importorskip("schemathesis", reason="schemathesis isn't installed")
-    async with collecting(ring_prefix, tmp_path / "history.duckdb") as api:
+    async with collecting(ring_prefix, tmp_path / "history.duckdb", writable=True) as api:
         await run_schemathesis(api, EXAMPLES, "--phases=coverage,fuzzing")
 
 
@@ -151,5 +151,6 @@ async def test_many_requests_made_from_the_schema_get_what_it_says(
     ring_prefix: str, tmp_path: Path
 ) -> None:
     pytest.importorskip("schemathesis", reason="schemathesis isn't installed")
-    async with collecting(ring_prefix, tmp_path / "history.duckdb", token="right") as api:
+    options = {"token": "right", "writable": True}
+    async with collecting(ring_prefix, tmp_path / "history.duckdb", **options) as api:
         await run_schemathesis(api, EXAMPLES_SOAK, "--header=Authorization: Bearer right")

@@ -129,6 +129,8 @@ async def test_trades_are_stored_exactly_and_once(running: Running) -> None:
         (URL, body(TRADE, {**TRADE, "trade_id": "1", "price": None}), (400, "data")),
         (URL, body(TRADE, {**TRADE, "trade_id": "1", "price": [1]}), (400, "data")),
         (URL, body(TRADE, {**TRADE, "trade_id": "1", "volume": "1e-19"}), (400, "data")),
+        (URL, body(TRADE, {**TRADE, "trade_id": "1", "volume": -1}), (400, "data")),
+        (URL, body(TRADE, {**TRADE, "trade_id": "1", "price": "1e99"}), (400, "data")),
         (URL, body(TRADE, {**TRADE, "trade_id": "1", "timestamp": "soon"}), (400, "data")),
         (URL, body(TRADE, {**TRADE, "trade_id": "x", "id_kind": "trade"}), (400, "data")),
     ],

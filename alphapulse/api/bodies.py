@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Raw
 
 from alphapulse.clock import NO_TIME
-from alphapulse.fixed import format_decimal
+from alphapulse.fixed import INT64_MAX, format_decimal
+
+MOST_SECONDS = 9_223_372_036
+"""Latest time that nanoseconds can tell, in seconds since the epoch."""
+MOST_VALUE = INT64_MAX
+"""Largest price or volume that is taken."""
+
+
+def _given(most: int) -> Meta:
+    """Schema of a number that may stand in a text or not."""
+    text = {"type": "string", "pattern": r"^[0-9]{1,9}(\.[0-9]{1,9})?$"}
+    return Meta(
+        extra_json_schema={"anyOf": [text, {"type": "number", "minimum": 0, "maximum": most}]}
+    )
+
 
 Number = Annotated[Raw, Meta(extra_json_schema={"type": "number"})]
 """A JSON number written by `number`: no exponent, no float noise."""
@@ -19,12 +33,6 @@ PriceLevel = tuple[Number, Number]
 """Price and volume."""
 
 NULL = Raw(b"null")
-
-_DECIMAL = r"^[0-9]{1,9}(\.[0-9]{1,9})?$"
-
-
-def _text(pattern: str) -> dict[str, Any]:
-    return {"type": "string", "pattern": pattern}
 
 
 def number(value: int, exponent: int) -> Raw:
@@ -64,12 +72,12 @@ class TradesBody(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class GivenTrade(msgspec.Struct, kw_only=True):
-    """A trade to be stored; numbers may be JSON numbers, too."""
+    """A trade to be stored; numbers are taken as they are written, in a text or not."""
 
-    timestamp: Annotated[Raw, Meta(extra_json_schema=_text(r"^[0-9]{1,9}(\.[0-9]{1,9})?$"))]
-    """Epoch seconds or ISO 8601."""
-    price: Annotated[Raw, Meta(extra_json_schema=_text(_DECIMAL))]
-    volume: Annotated[Raw, Meta(extra_json_schema=_text(_DECIMAL))]
+    timestamp: Annotated[Raw, _given(MOST_SECONDS)]
+    """Epoch seconds, or ISO 8601."""
+    price: Annotated[Raw, _given(MOST_VALUE)]
+    volume: Annotated[Raw, _given(MOST_VALUE)]
     side: Literal["buy", "sell"]
     """The taker's."""
     trade_id: Annotated[str, Meta(min_length=1, max_length=256)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 from http import HTTPStatus
 
 import msgspec
@@ -11,7 +12,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from alphapulse.api.answers import json_response
-from alphapulse.api.bodies import BookBody, GivenTrade, GivenTrades, SavedBody
+from alphapulse.api.bodies import (
+    MOST_SECONDS,
+    MOST_VALUE,
+    BookBody,
+    GivenTrade,
+    GivenTrades,
+    SavedBody,
+)
 from alphapulse.api.books import VENUE, live_book, stored_body
 from alphapulse.api.context import Context, elapsed_ms
 from alphapulse.api.formats import JSON
@@ -26,6 +34,8 @@ from alphapulse.model import BookState
 MAX_TRADES_BYTES = 1 << 20
 """Of a request with trades."""
 MAX_SYMBOL_LENGTH = 64
+
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?", re.ASCII)
 
 EXCHANGE = Name("exchange", "Whose trades these are; it may be one that isn't collected.")
 DEPTH = Count("depth", "Most levels a side that are kept.", default=100)
@@ -96,16 +106,20 @@ async def _given(request: Request) -> GivenTrades:
 
 def _plain(trade: GivenTrade) -> dict[str, str | None]:
     return {
-        "timestamp": _text(trade.timestamp),
-        "price": _text(trade.price),
-        "volume": _text(trade.volume),
+        "timestamp": _text(trade.timestamp, MOST_SECONDS),
+        "price": _text(trade.price, MOST_VALUE),
+        "volume": _text(trade.volume, MOST_VALUE),
         "side": trade.side,
         "trade_id": trade.trade_id,
         "id_kind": trade.id_kind,
     }
 
 
-def _text(value: Raw) -> str:
-    """A number as it was written, as a JSON number or in a text."""
+def _text(value: Raw, most: int) -> str:
+    """A number as it was written, as a JSON number or in a text; it may also be another text."""
     text = bytes(value).decode()
-    return str(msgspec.json.decode(value)) if text.startswith('"') else text
+    if text.startswith('"'):
+        text = msgspec.json.decode(value, type=str)
+    if _NUMBER.fullmatch(text) and not 0 <= Decimal(text) <= most:
+        raise bad("data", f"{text} is no number from 0 to {most}")
+    return text
