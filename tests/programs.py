@@ -57,6 +57,19 @@ async def program(*arguments: str, environ: Mapping[str, str]) -> AsyncIterator[
         yield running
 
 
+async def ended(*arguments: str, **environ: str) -> tuple[int | None, str, str]:
+    """Status, stdout and stderr of ``python -m arguments``, which ends by itself."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **environ},
+    )
+    async with asyncio.timeout(TIMEOUT_SECONDS):
+        out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
 @asynccontextmanager
 async def script(name: str, *arguments: str, environ: Mapping[str, str]) -> AsyncIterator[Program]:
     """Run a script of pyproject.toml's, installed or not; else as `program`."""

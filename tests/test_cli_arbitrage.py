@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.programs import TIMEOUT_SECONDS, program
+from tests.programs import TIMEOUT_SECONDS, ended, program
 from tests.trading import Venue
 
 COMMAND = ("alphapulse.cli", "arbitrage")
@@ -28,19 +28,6 @@ def venues(ring_prefix: str) -> Iterator[tuple[Venue, Venue]]:
         kraken.book("BTC-USD", {"99": "1"}, {"100": "1.5", "100.1": "1", "101": "9"})
         coinbase.book("BTC-USD", {"102": "2", "101.5": "0.4"}, {"103": "1"})
         yield kraken, coinbase
-
-
-async def run(*arguments: str, **environ: str) -> tuple[int | None, str, str]:
-    """Status, stdout and stderr of a run that ends by itself."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", *COMMAND, *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **environ},
-    )
-    async with asyncio.timeout(TIMEOUT_SECONDS):
-        out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
 
 
 def parse(line: str) -> Any:
@@ -112,10 +99,10 @@ async def test_once(venues: tuple[Venue, Venue], ring_prefix: str) -> None:
     arguments = ("--once", "--prefix", ring_prefix, *FEES)
     lasting = {"ALPHAPULSE__ARBITRAGE__MAX_AGE_SECONDS": "1000"}
     (_, narrow, error), (_, wide, _), (_, lines, _), (_, nothing, _) = await asyncio.gather(
-        run(*arguments, "--symbol", "btc/usd", **lasting, COLUMNS="80"),
-        run(*arguments, **lasting, COLUMNS="200"),
-        run(*arguments, "--json", **lasting),
-        run(*arguments, "--min-bps", "9000", **lasting),
+        ended(*COMMAND, *arguments, "--symbol", "btc/usd", **lasting, COLUMNS="80"),
+        ended(*COMMAND, *arguments, **lasting, COLUMNS="200"),
+        ended(*COMMAND, *arguments, "--json", **lasting),
+        ended(*COMMAND, *arguments, "--min-bps", "9000", **lasting),
     )
     assert error == ""
     shown = "BTC-USD  kraken  coinbase     2.4   159.30  3.8246 USD   0.0 s"
@@ -141,13 +128,13 @@ async def test_what_is_wrong_is_said(venues: tuple[Venue, Venue], ring_prefix: s
         ((*prefix, "--min-bps", "-1"), 2, "arbitrage.min_bps"),
         ((*prefix, "--symbol", "BTCUSD"), 2, "'BTCUSD' is no symbol"),
     ]
-    results = [await run(*arguments) for arguments, _, _ in cases]
+    results = [await ended(*COMMAND, *arguments) for arguments, _, _ in cases]
     for (arguments, expected, said), (status, _, error) in zip(cases, results, strict=True):
         assert (status, said in error) == (expected, True), (arguments, error)
 
 
 async def test_help_explains() -> None:
-    status, out, _ = await run("--help")
+    status, out, _ = await ended(*COMMAND, "--help")
     assert status == 0
     for word in ("--fee", "--min-bps", "after both fees", "For example"):
         assert word in out

@@ -16,7 +16,7 @@ from rich.text import Text
 from alphapulse.cli.common import ConfigFile, Prefix, fail, load_settings, stop_on_sigterm
 from alphapulse.clock import NO_TIME, wall_ns
 from alphapulse.delta import BookView, decode
-from alphapulse.errors import RingNotFound
+from alphapulse.errors import RingError
 from alphapulse.fixed import format_decimal
 from alphapulse.model import (
     BookState,
@@ -111,7 +111,7 @@ def command(
         fail(str(error))
     try:
         reader = RingReader(venue, prefix=settings.ring.prefix)
-    except (RingNotFound, ValueError) as error:
+    except (RingError, PermissionError, ValueError) as error:
         there = ", ".join(ring.venue for ring in list_rings(prefix=settings.ring.prefix))
         fail(f"{error}; rings under this prefix: {there or 'none'}", 1)
     with reader:

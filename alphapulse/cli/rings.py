@@ -34,7 +34,9 @@ def command(
     rings = list_rings(prefix=settings.ring.prefix)
     if json:
         for ring in rings:
-            print(msgspec.json.encode(ring._asdict() | {"status": status(ring)}).decode())
+            readers = [reader._asdict() for reader in ring.readers]
+            fields = ring._asdict() | {"readers": readers, "status": status(ring)}
+            print(msgspec.json.encode(fields).decode())
     elif rings:
         Console().print(_table(rings))
     else:
