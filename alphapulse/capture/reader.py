@@ -86,8 +86,6 @@ def _frame(name: str, number: int, line: bytes, decoder: msgspec.json.Decoder[_L
         raw = fields.raw.encode()
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise CaptureError(name, number, f"is no frame of a capture: {error}") from error
-    if fields.t < 0:
-        raise CaptureError(name, number, f"t is {fields.t}; it counts from the Unix epoch")
     if (fields.src == "rest") != (fields.url is not None):
         raise CaptureError(
             name,
