@@ -20,6 +20,7 @@ BENCHMARKS = {
     "ring": "benchmarks.ring",
     "scale": "benchmarks.scale",
     "fanout": "benchmarks.fanout",
+    "history": "benchmarks.history",
 }
 """Module of each benchmark; imported when it is run, since each has peers of its own."""
 
