@@ -434,7 +434,7 @@ class BinanceUs(Venue):
             if not trades or span.reaches_back(trades[0]):
                 return TradesPage(trades, None)
             older = _aggregates(symbol, f"startTime={_milliseconds(span.since_ns)}")
-            return TradesPage(trades, older)
+            return TradesPage(_without_first_order(trades), older)
         if len(trades) < REST_PAGE or span.ends_by(trades[-1]):
             return TradesPage(trades, None)
         path = _FIRST.sub("", request.path)
@@ -444,6 +444,22 @@ class BinanceUs(Venue):
 
 def _aggregates(symbol: str, first: str, limit: int = REST_PAGE) -> RestRequest:
     return RestRequest(f"/api/v3/aggTrades?symbol={symbol}&limit={limit}&{first}")
+
+
+def _without_first_order(trades: list[TradeEvent]) -> list[TradeEvent]:
+    """What is left of a page that may begin amid an order's matches, which an aggregate has whole.
+
+    An aggregate's matches have the same time, price and side.
+    """
+    first = trades[0]
+    for index, trade in enumerate(trades):
+        if (trade.exchange_ns, trade.price, trade.side) != (
+            first.exchange_ns,
+            first.price,
+            first.side,
+        ):
+            return trades[index:]
+    return []
 
 
 def _milliseconds(time_ns: int) -> int:
