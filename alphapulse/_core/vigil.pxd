@@ -18,4 +18,3 @@ cdef class Vigil:
     cdef uint32_t ended
     cdef int64_t spin_ns
     cdef int64_t timeout_ns
-    cdef int64_t pause_ns

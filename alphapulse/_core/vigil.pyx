@@ -14,9 +14,7 @@ cdef extern from *:
     #include <linux/futex.h>
     #include <stdatomic.h>
     #include <stdint.h>
-    #include <sys/prctl.h>
     #include <sys/syscall.h>
-    #include <time.h>
     #include <unistd.h>
 
     enum { VIGIL_IDLE, VIGIL_ARMED, VIGIL_OVER };
@@ -38,16 +36,6 @@ cdef extern from *:
         return now;
     }
 
-    /* The kernel may end a sleep late by this thread's slack, of 50 us unless told otherwise. */
-    static void vigil_punctual(void) {
-        prctl(PR_SET_TIMERSLACK, 1000UL, 0UL, 0UL, 0UL);
-    }
-
-    static void vigil_pause(int64_t nanoseconds) {
-        struct timespec time = {nanoseconds / 1000000000, nanoseconds % 1000000000};
-        nanosleep(&time, NULL);
-    }
-
     /* Back to idle, unless it was told to end. */
     static void vigil_rest(uint32_t *state) {
         uint32_t armed = VIGIL_ARMED;
@@ -61,8 +49,6 @@ cdef extern from *:
     uint32_t vigil_get(uint32_t *state) nogil
     uint32_t vigil_next(uint32_t *state) nogil
     void vigil_rest(uint32_t *state) nogil
-    void vigil_punctual() nogil
-    void vigil_pause(int64_t nanoseconds) nogil
 
 
 cdef class Vigil:
@@ -77,11 +63,8 @@ cdef class Vigil:
         self.event = event
         self.state = VIGIL_IDLE
 
-    def arm(self, Consumer consumer not None, int64_t spin_ns, int64_t timeout_ns, uint32_t ended,
-            int64_t pause_ns=0):
+    def arm(self, Consumer consumer not None, int64_t spin_ns, int64_t timeout_ns, uint32_t ended):
         """Wait as `Consumer.wait` does, in the thread.
-
-        With `pause_ns` it first sleeps for that long, whatever comes meanwhile.
 
         If it still waits for what it was armed for before, that wait is over soon instead.
         """
@@ -89,7 +72,7 @@ cdef class Vigil:
             ap_wake_all(self.consumer.segment.ring.header)
             return
         self.consumer = consumer
-        if consumer.lapped and pause_ns <= 0:
+        if consumer.lapped:
             eventfd_write(self.event, 1)
             return
         self.page = consumer.readers
@@ -98,7 +81,6 @@ cdef class Vigil:
         self.ended = ended
         self.spin_ns = spin_ns
         self.timeout_ns = timeout_ns
-        self.pause_ns = pause_ns
         vigil_set(&self.state, VIGIL_ARMED)
 
     def run(self):
@@ -107,10 +89,7 @@ cdef class Vigil:
         cdef ap_readers *readers
         cdef bint news
         with nogil:
-            vigil_punctual()
             while vigil_next(&self.state) == VIGIL_ARMED:
-                if self.pause_ns > 0:
-                    vigil_pause(self.pause_ns)
                 header = self.consumer.segment.ring.header
                 readers = NULL if self.page is None else self.page.readers
                 news = ap_news(header, self.position, self.ended)

@@ -14,6 +14,7 @@ from alphapulse.clock import monotonic_ns
 from alphapulse.errors import RingCorrupt, RingError, RingNotFound
 from alphapulse.model import BookState, Event, Instrument, Overrun, Reason
 from alphapulse.shm import slots
+from alphapulse.shm.alarm import Alarm
 from alphapulse.shm.attachment import Attachment
 from alphapulse.shm.batch import Batch, Origin, make_batch
 from alphapulse.shm.names import (
@@ -87,6 +88,8 @@ class RingReader(Cursor[Batch]):
         self._slot: slots.Slot | None = None
         self._watcher: Watcher | None = None
         self._closed = False
+        self._nudged = False
+        self._alarm: Alarm | None = None
         self._here = self._begin(start)
         self._go_on()
         self._take_slot()
@@ -271,30 +274,46 @@ class RingReader(Cursor[Batch]):
             self._here.consumer.wait(spins_ns, 0 if spin_ns else slice_ns, ended)
         return False
 
-    async def ready(self, pause_ns: int = 0) -> None:
-        """Return when `read` would give something, or the reader was closed.
+    async def ready(self, timeout_seconds: float | None = None, *, pause_ns: int = 0) -> None:
+        """Return when `read` would give something, after a timeout, or when `nudge` is called.
 
         Parameters
         ----------
+        timeout_seconds : None for no limit
         pause_ns : sleep for that long first, up to `LONGEST_PAUSE_NS`: whoever can't use each
-            record at once is woken less often, and costs the writer no wake-ups meanwhile. An
-            event loop's own timers are too coarse for this.
+            record at once is woken less often, and costs the writer no wake-ups meanwhile
         """
+        self._nudged = False
+        if pause_ns > 0:
+            if self._alarm is None:
+                self._alarm = Alarm()
+            await self._alarm.sleep(min(pause_ns, LONGEST_PAUSE_NS))
+        until_ns = None if timeout_seconds is None else monotonic_ns() + int(timeout_seconds * 1e9)
         spin_ns, slices = self._spin_ns, self._slices_ns()
-        pause_ns = min(pause_ns, LONGEST_PAUSE_NS)
-        while not self._closed:
+        while not (self._closed or self._nudged):
             here = self._here
-            ended = here.segment.ended
-            if pause_ns <= 0 and (not here.consumer.drained or self._has_news()):
+            if not here.consumer.drained:
                 return
+            ended = here.segment.ended
+            if self._has_news():
+                return
+            slice_ns = next(slices)
+            if until_ns is not None:
+                slice_ns = min(slice_ns, until_ns - monotonic_ns())
+                if slice_ns <= 0:
+                    return
             if self._watcher is None:
                 self._watcher = Watcher(f"ring-{self.name}")
-            slice_ns = next(slices)
             spins_ns = min(spin_ns, slice_ns)
             spin_ns -= spins_ns
             timeout_ns = 0 if spin_ns else slice_ns
-            await self._watcher.news(self._here.consumer, spins_ns, timeout_ns, ended, pause_ns)
-            pause_ns = 0
+            await self._watcher.news(self._here.consumer, spins_ns, timeout_ns, ended)
+
+    def nudge(self) -> None:
+        """Have a `ready` that waits return. For the thread of its event loop."""
+        self._nudged = True
+        if self._watcher is not None:
+            self._watcher.interrupt()
 
     def __iter__(self) -> Iterator[Event]:
         """Events as they come, without end; an `Overrun` is one of them."""
@@ -369,6 +388,8 @@ class RingReader(Cursor[Batch]):
         self._follow(None, self._here.nothing, 0)
         if self._watcher is not None:
             self._watcher.stop()
+        if self._alarm is not None:
+            self._alarm.close()
         if self._slot is not None:
             self._slot.close()
         self._here.close()

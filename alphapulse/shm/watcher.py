@@ -28,18 +28,20 @@ class Watcher:
         self._thread = Thread(target=_run, args=(self._vigil, self._event), name=name, daemon=True)
         self._thread.start()
 
-    async def news(
-        self, consumer: Consumer, spin_ns: int, timeout_ns: int, ended: int, pause_ns: int = 0
-    ) -> None:
-        """Return when `Consumer.wait` would after a pause; now and then earlier, too."""
+    async def news(self, consumer: Consumer, spin_ns: int, timeout_ns: int, ended: int) -> None:
+        """Return when `Consumer.wait` would; now and then earlier, too."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._leave()
             loop.add_reader(self._event, self._told)
             self._loop = loop
         self._future = loop.create_future()
-        self._vigil.arm(consumer, spin_ns, timeout_ns, ended, pause_ns)
+        self._vigil.arm(consumer, spin_ns, timeout_ns, ended)
         await self._future
+
+    def interrupt(self) -> None:
+        """Have `news` return, if a coroutine waits for some."""
+        self._finish()
 
     def stop(self) -> None:
         """End the thread."""

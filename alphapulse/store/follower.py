@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable
 
 from alphapulse import metrics
 from alphapulse.clock import NO_TIME, NS_PER_SECOND, monotonic_ns, wall_ns
@@ -65,7 +64,7 @@ class Follower:
         self._store = store
         self._stop = stop
         self._wait = BACKOFF_FIRST_SECONDS
-        self._sleep: asyncio.Timeout | None = None
+        self._reader: RingReader | None = None
         self._rows = metrics.STORE_ROWS.bind(exchange=venue)
         self._lag = metrics.STORE_LAG.bind(exchange=venue)
 
@@ -84,13 +83,13 @@ class Follower:
                 return
             if self._stop.is_set():
                 return
-            await self._within(self._wait * random.uniform(0.5, 1.5), _never())
+            await self._pause(self._wait * random.uniform(0.5, 1.5))
             self._wait = min(self._wait * 2, BACKOFF_MAX_SECONDS)
 
     def nudge(self) -> None:
         """End a wait for news: the writer was told to stop."""
-        if self._sleep is not None:
-            self._sleep.reschedule(asyncio.get_running_loop().time())
+        if self._reader is not None:
+            self._reader.nudge()
 
     async def _session(self) -> None:
         """From the position in the store to the first failure."""
@@ -102,8 +101,10 @@ class Follower:
         try:
             if oldest:
                 await self._note_beginning(reader.position)
+            self._reader = reader
             await self._follow(reader, position, await self._last_heard_ns())
         finally:
+            self._reader = None
             reader.close()
 
     async def _follow(self, reader: RingReader, written: Position | None, heard_ns: int) -> None:
@@ -117,17 +118,17 @@ class Follower:
             ended = idle and self._is_over(reader)
             now_ns = pace.look()
             collected = taking.collect(reader, now_ns)
-            over = ended and collected.drained
+            over = ended and collected.empty
             due = stopping or now_ns - written_ns >= POSITION_NS
             position = BEGINNING if over else reader.position
             if collected or over or (due and position != written):
                 await self._write(collected, position)
                 self._lag.set(reader.lag)
                 written, written_ns = position, now_ns
-            if over or (stopping and collected.drained):
+            if over or (stopping and collected.empty):
                 return
-            idle = collected.drained and not collected
-            if collected.drained:
+            idle = collected.empty
+            if collected.drained and not stopping:
                 await self._rest(reader, pace)
             elif not collected:
                 await asyncio.sleep(0)
@@ -193,19 +194,17 @@ class Follower:
     async def _rest(self, reader: RingReader, pace: Pace) -> None:
         """Wait for the next batch's time, and for news."""
         if self._store.pace_seconds:
-            await self._within(self._store.pace_seconds, _never())
+            await self._pause(self._store.pace_seconds)
         if not self._stop.is_set():
-            await self._within(LOOK_SECONDS, reader.ready(pace.pause_ns()))
+            await reader.ready(LOOK_SECONDS, pause_ns=pace.pause_ns())
 
-    async def _within(self, seconds: float, event: Awaitable[None]) -> None:
-        """Wait for something for a while, or until somebody nudges."""
+    async def _pause(self, seconds: float) -> None:
+        """Wait for a while, or until the writer is told to stop."""
         try:
-            async with asyncio.timeout(seconds) as self._sleep:
-                await event
+            async with asyncio.timeout(seconds):
+                await self._stop.wait()
         except TimeoutError:
             return
-        finally:
-            self._sleep = None
 
 
 class Pace:
@@ -231,7 +230,3 @@ class Pace:
     def pause_ns(self) -> int:
         """How long not to look."""
         return self._last_ns + SPACING_NS - monotonic_ns() if self._loaded else 0
-
-
-def _never() -> asyncio.Future[None]:
-    return asyncio.get_running_loop().create_future()

@@ -42,7 +42,9 @@ class Collected:
         self.states: list[StateRow] = []
         self.books: list[BookRow] = []
         self.drained = False
-        """Whether the ring had no more."""
+        """Whether that is all that the ring had."""
+        self.empty = False
+        """Whether the ring had nothing at all."""
 
     def __bool__(self) -> bool:
         return bool(self.trades or self.gaps or self.states or self.books)
@@ -72,13 +74,17 @@ class Taking:
         collected = Collected()
         room = self._most
         while room > 0:
-            batch = reader.read(min(room, READ_RECORDS))
+            wanted = min(room, READ_RECORDS)
+            batch = reader.read(wanted)
             if not batch:
+                collected.empty = room == self._most
                 collected.drained = True
                 break
             self._take(batch, collected)
+            # What has come since the batch was read makes the next one.
+            collected.drained = 0 < len(batch) < wanted
             room = self._most - len(collected.trades)
-            if monotonic_ns() - now_ns >= self._read_ns:
+            if collected.drained or monotonic_ns() - now_ns >= self._read_ns:
                 break
         book = self._books.next()
         if book is not None:
@@ -89,9 +95,10 @@ class Taking:
         if batch.overrun is not None:
             self._lose(batch.overrun, collected)
             return
-        try:
-            collected.trades += trade_rows(batch)
-        except RecordError:
+        rows = trade_rows(batch)
+        if len(rows) == batch.count_type(RecordType.TRADE, 0):
+            collected.trades += rows
+        else:
             self._take_records(batch, _types(RecordType.TRADE), collected)
         self._take_records(batch, self._wanted, collected)
         received_ns = batch.received_ns
@@ -131,21 +138,15 @@ class Taking:
 
 
 def trade_rows(batch: Batch) -> list[TradeRow]:
-    """Rows of all trades of a batch.
-
-    Raises
-    ------
-    RecordError
-        the id of one of them is a text, or it can't be decoded
-    """
+    """Rows of the everyday trades of a batch: ids are numbers, and nothing is wrong with them."""
     rows = []
     instruments, exchange = batch.instruments, batch.exchange
     for (
-        _, exchange_ns, received_ns, _, price, size, number, matches, side, kind, instrument_id
-    ) in batch.trades().tolist():  # fmt: skip
+        instrument_id, exchange_ns, received_ns, price, size, number, matches, side, kind
+    ) in batch.trade_tuples():  # fmt: skip
         instrument = instruments.get(instrument_id)
         if instrument is None or side not in _SIDES or kind not in _KINDS:
-            raise RecordError("not all trades are everyday ones")
+            continue
         rows.append(
             TradeRow(
                 exchange=exchange,
