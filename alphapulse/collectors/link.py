@@ -127,6 +127,11 @@ class Link(WSListener):
             raise VenueError(name, "no connection: it was closed during the handshake")
         try:
             await link._send(channel.open(wall_ns()), paid=int(context.shares_messages))
+        except VenueError as lost:
+            ours = await link.ended()
+            if ours is None:
+                raise
+            raise VenueError(name, f"{lost.problem}: {ours}") from ours
         except BaseException:
             link.lose(Reason.STOPPED, "subscribing was interrupted")
             raise
