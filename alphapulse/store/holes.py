@@ -114,7 +114,7 @@ class Hole:
 
     def precedes(self, row: TradeRow) -> bool:
         """Whether a trade was heard before the hole."""
-        if row.filled or row.received_ns == NO_TIME or row.id_kind is not self.kind:
+        if row.id_kind is not self.kind or not _was_heard(row):
             return False
         if self._known:
             return int(row.trade_id) < self._first
@@ -163,7 +163,7 @@ class Hole:
     def _follows(self, row: TradeRow, number: int) -> bool:
         if self._known:
             return number > self._last
-        if row.filled or row.received_ns == NO_TIME or self.begin_ns is None:
+        if self.begin_ns is None or not _was_heard(row):
             return False
         behind = self.after_id is None or number > self.after_id
         return behind and row.received_ns > self.begin_ns
@@ -177,6 +177,11 @@ class Hole:
             self.missing.cut(0, number - 1)
             if self.after_id is None:
                 self.since_ns += row.timestamp_ns - row.received_ns
+
+
+def _was_heard(row: TradeRow) -> bool:
+    """Whether a trade came over the feed, with an id that counts."""
+    return not row.filled and row.received_ns != NO_TIME and row.id_kind is not IdKind.TEXT
 
 
 def tells_ids(gap: GapRow) -> bool:
@@ -203,12 +208,15 @@ async def find_hole(store: History, gap: GapRow, symbol: str, kind: IdKind) -> H
     kind : what ids count where no trade is there to tell
     """
     heard = await _last_heard(store, gap, symbol)
-    hole = Hole(gap, kind if heard is None else heard.id_kind)
-    beyond: OrderKey | None = None if heard is None else heard.order_key
+    hole: Hole | None = None
+    beyond: OrderKey | None = None
     if heard is not None:
+        hole, beyond = Hole(gap, heard.id_kind), heard.order_key
         hole.take(heard)
     while True:
         rows = await store.read_trades(gap.exchange, symbol, limit=PAGE, beyond=beyond)
+        if hole is None:
+            hole = Hole(gap, next((row.id_kind for row in rows if _was_heard(row)), kind))
         for row in rows:
             if row.id_kind is not IdKind.TEXT and not hole.take(row):
                 return hole
@@ -227,7 +235,7 @@ async def _last_heard(store: History, gap: GapRow, symbol: str) -> TradeRow | No
             gap.exchange, symbol, None, end, PAGE, newest=True, beyond=beyond
         )
         for row in reversed(rows):
-            if row.id_kind is not IdKind.TEXT and Hole(gap, row.id_kind).precedes(row):
+            if _was_heard(row) and Hole(gap, row.id_kind).precedes(row):
                 return row
         if len(rows) < PAGE:
             return None
