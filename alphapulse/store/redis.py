@@ -27,8 +27,10 @@ from alphapulse.shm import Position
 from alphapulse.store.bars import STORED, Part
 from alphapulse.store.books import load_book
 from alphapulse.store.entries import NS_PER_MS, Entry, Keys, gap_of, state_of
+from alphapulse.store.recent import KEPT
 from alphapulse.store.redis_bars import BarReader
 from alphapulse.store.redis_link import ANSWER_TIMEOUT_SECONDS
+from alphapulse.store.redis_newest import NewestTrades
 from alphapulse.store.redis_reader import StreamReader, done
 from alphapulse.store.redis_trim import Limits
 from alphapulse.store.redis_venue import VenueWriter
@@ -49,7 +51,8 @@ class RedisStore(Repository):
 
     Parameters
     ----------
-    writers : makes the connections that write, one for each venue; of RESP 2
+    writers : makes the connections that write, one for each venue, and one that asks for the
+        newest trades; of RESP 2
     reader : client for reading
     prefix : first part of all keys' names
     limits : what is kept
@@ -73,6 +76,7 @@ class RedisStore(Repository):
         self._address = address
         self._venues: dict[str, VenueWriter] = {}
         self._meters: dict[str, _Meters] = {}
+        self._newest = NewestTrades(writers, reader, prefix)
         self._summary: tuple[float, list[SeriesSummary]] | None = None
 
     @classmethod
@@ -138,6 +142,10 @@ class RedisStore(Repository):
         beyond: OrderKey | None = None,
     ) -> list[TradeRow]:
         """See `History`."""
+        unbounded = newest and start_ns is None and end_ns is None and beyond is None
+        if unbounded and limit is not None and limit <= KEPT:
+            with self._operation("read_newest"):
+                return await self._newest.read(exchange, symbol, limit)
         reader = StreamReader(self._reader, Keys(self._prefix, exchange), exchange, symbol)
         with self._operation("read_trades"):
             return await reader.read(start_ns, end_ns, limit, newest, beyond)
@@ -260,6 +268,7 @@ class RedisStore(Repository):
             except (redis.exceptions.RedisError, OSError, StoreError) as error:
                 # They are made of the trades again.
                 log.info("bars not stored on closing", exchange=exchange, problem=str(error))
+        await self._newest.close()
         await self._writers.aclose()
         await self._reader.aclose()
 
