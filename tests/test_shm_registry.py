@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from alphapulse.clock import wall_ns
 from alphapulse.errors import RingCorrupt
 from alphapulse.shm import RingReader, RingWriter, list_rings, remove_dead
 from alphapulse.shm.names import FOLDER
-from tests.ring_process import Steered, put
+from tests.ring_process import Steered, eventually, put
 from tests.ring_records import instrument_record
 
 
@@ -87,6 +88,19 @@ def test_hostile_readers_segment_harms_nobody(ring_prefix: str, writer: RingWrit
         assert len(reader.read()) == 3
         with RingReader("kraken", prefix=ring_prefix) as other:
             assert other._slot is None
+
+
+def test_readers_segment_that_is_gone_is_made_anew(ring_prefix: str, writer: RingWriter) -> None:
+    (FOLDER / f"{ring_prefix}.kraken.readers").unlink()
+    with RingReader("kraken", prefix=ring_prefix, start="oldest") as reader:
+        assert reader._slot is None
+        writer.beat()
+        thread = threading.Thread(target=reader.wait, args=(30,))
+        thread.start()
+        eventually(lambda: any(one.sleeping for one in list_rings(prefix=ring_prefix)[0].readers))
+        put(writer, 1)
+        thread.join()
+        assert writer.wakes == 1
 
 
 def test_stuck_writer_is_told_from_a_quiet_one(

@@ -98,6 +98,10 @@ cdef class Producer:
         self.last_published_ns = self.due_ns = 0
         self.due_credit = 0
 
+    def use_readers(self, ReadersPage readers not None):
+        """Wake the sleepers of this readers' segment from now on."""
+        self.readers = readers
+
     def stop_segment(self):
         """Let go of the segment; every later write raises RingError."""
         self.ring = NULL

@@ -6,6 +6,7 @@ import grp
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -16,12 +17,13 @@ from alphapulse._core.segment import (
     MIN_CAPACITY,
     OPEN,
     SUPERSEDED,
+    ReadersPage,
     Segment,
     initialise,
     segment_bytes,
 )
 from alphapulse.clock import wall_ns
-from alphapulse.errors import RingBusy, RingCorrupt, RingNotFound
+from alphapulse.errors import RingBusy, RingCorrupt, RingNotFound, RingSpaceError
 from alphapulse.shm import liveness, slots
 from alphapulse.shm.names import (
     DEFAULT_PREFIX,
@@ -102,10 +104,12 @@ class RingWriter(Producer):
                 if old is not None:
                     old.close()
                 raise
-        page = slots.open_page(self.name, 0o600 if self._gid is None else 0o660, self._gid)
-        super().__init__(segment, page, clock)
-        self._page = page
+        self._page = self._open_page()
+        super().__init__(segment, self._page, clock)
         self._collect_retired()
+
+    def _open_page(self) -> ReadersPage:
+        return slots.open_page(self.name, 0o600 if self._gid is None else 0o660, self._gid)
 
     def _replace(self, old: Mapping | None, capacity: int) -> Segment | None:
         """Put a new segment in the old one's place; None if another writer was faster."""
@@ -162,6 +166,11 @@ class RingWriter(Producer):
         self.heartbeat(now_ns)
         if self._retired:
             self._drop_retired(now_ns)
+        if not self.closed and not slots.readers_path(self.name).exists():
+            # Without it readers would have to look by themselves from now on.
+            with suppress(RingSpaceError):
+                self._page = self._open_page()
+                self.use_readers(self._page)
 
     def enlarge(self, size_bytes: int) -> None:
         """Go on in a larger, empty segment under the same name, with a new epoch.
