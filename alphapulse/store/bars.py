@@ -110,7 +110,26 @@ class BarTail:
     def add(self, rows: Iterable[TradeRow]) -> None:
         """Take in trades of one exchange, none of which was taken in before."""
         for row in rows:
-            _add(self._parts.setdefault(row.symbol, {}), row, NS_PER_SECOND)
+            time_ns = row.timestamp_ns
+            parts = self._parts.get(row.symbol) or self._parts.setdefault(row.symbol, {})
+            part = parts.get(time_ns - time_ns % NS_PER_SECOND)
+            if (
+                part is None
+                or time_ns <= part.last[0]
+                or part.price_exponent != row.price_exponent
+                or part.size_exponent != row.size_exponent
+            ):
+                _add(parts, row, NS_PER_SECOND)
+                continue
+            # The everyday case of `Part.add`, at half of its cost: one trade more at the end.
+            price = part.close = row.price
+            part.last = row.order_key
+            if price > part.high:
+                part.high = price
+            elif price < part.low:
+                part.low = price
+            part.volume += row.size
+            part.trades += 1
 
     def parts(self) -> dict[tuple[str, str], list[Part]]:
         """Parts by symbol and stored interval, in the order of time, to merge with the stored."""

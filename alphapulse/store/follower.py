@@ -20,7 +20,9 @@ LOOK_SECONDS = 1.0
 """Longest wait for news of the ring."""
 POSITION_NS = NS_PER_SECOND
 """Longest time that the place in the ring goes unwritten while nothing is written with it."""
-SPACING_NS = 400_000
+LAG_NS = 100_000_000
+"""How often the metric of the lag is set."""
+SPACING_NS = 500_000
 """Least time between two looks at a ring under load, so that a batch holds several trades."""
 LOAD_WINDOW_NS = 100_000_000
 LOAD_LOOKS = 100
@@ -110,7 +112,7 @@ class Follower:
     async def _follow(self, reader: RingReader, written: Position | None, heard_ns: int) -> None:
         taking = Taking(self._venue, self._settings, heard_ns)
         pace = Pace()
-        written_ns = monotonic_ns()
+        written_ns = told_ns = monotonic_ns()
         idle = True
         while True:
             stopping = self._stop.is_set()
@@ -123,8 +125,10 @@ class Follower:
             position = BEGINNING if over else reader.position
             if collected or over or (due and position != written):
                 await self._write(collected, position)
-                self._lag.set(reader.lag)
                 written, written_ns = position, now_ns
+            if now_ns >= told_ns or stopping:
+                self._lag.set(reader.lag)
+                told_ns = now_ns + LAG_NS
             if over or (stopping and collected.empty):
                 return
             idle = collected.empty

@@ -97,7 +97,6 @@ class Link(asyncio.Protocol):
         ------
         redis.exceptions.ResponseError
             one of them, or of what they contain, is an error: the first
-        ------
         redis.exceptions.ConnectionError
             the connection was lost, or there was no answer in `ANSWER_TIMEOUT_SECONDS`
         """

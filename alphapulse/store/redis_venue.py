@@ -199,7 +199,9 @@ class VenueWriter:
         symbols = {row.symbol for row in batch.trades} - known.trades.keys()
         keys = {self._keys.states(row.symbol) for row in batch.states}
         keys |= {self._keys.books(row.symbol) for row in batch.books}
-        await self._learn(link, known, symbols, keys - known.others.keys())
+        keys -= known.others.keys()
+        if symbols or keys:
+            await self._learn(link, known, symbols, keys)
         texts = text_ids(batch.trades)
         if not texts:
             return set()
