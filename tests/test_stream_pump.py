@@ -72,6 +72,8 @@ async def test_rings_come_and_go(ring_prefix: str) -> None:
             assert stage.consumer.of("orderbook_snapshot")[-1]["data"]["epoch"] == kraken.epoch
             lag = metrics.sample("ring_lag_records", service="stream", exchange="kraken")
             assert lag is not None
+            lost = metrics.sample("ring_overruns_total", service="stream", exchange="kraken")
+            assert lost is not None
 
 
 async def test_a_writer_without_a_heartbeat_is_stuck(ring_prefix: str) -> None:

@@ -47,6 +47,9 @@ _CODES = {
     _Codes.INTERNAL_ERROR: "error",
 }
 """What the metric calls the close frames that are sent; others are for faults in the protocol."""
+_LOST, _LEFT, _PROTOCOL = "lost", "left", "protocol"
+CLOSE_REASONS = (_LOST, _LEFT, *_REASONS.values(), *_CODES.values(), _PROTOCOL)
+"""All that the metric tells apart."""
 
 
 class Connection(picows.WSListener):
@@ -226,8 +229,8 @@ class Connection(picows.WSListener):
 def _why(handshake: WSCloseHandshake | None) -> str:
     """What the metric calls a connection's end."""
     if handshake is None:
-        return "lost"
+        return _LOST
     if handshake.recv_then_sent or handshake.sent is None:
-        return "left"
+        return _LEFT
     sent = handshake.sent
-    return _REASONS.get(sent.reason or "") or _CODES.get(sent.code, "protocol")
+    return _REASONS.get(sent.reason or "") or _CODES.get(sent.code, _PROTOCOL)

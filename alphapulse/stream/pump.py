@@ -90,6 +90,7 @@ class Pump:
             log.warning("ring can't be read", exchange=exchange, problem=str(error))
             return
         log.info("ring attached", exchange=exchange, epoch=reader.epoch)
+        metrics.RING_OVERRUNS.bind(service=SERVICE, exchange=exchange)  # from 0 on
         states = {} if whole else reader.states
         self._hub.venue(exchange).attach(reader.epoch, reader.instruments, states)
         self.readers[exchange] = reader

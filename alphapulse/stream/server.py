@@ -23,7 +23,7 @@ from alphapulse.log import get_logger
 from alphapulse.shm import RingReader
 from alphapulse.stream.access import Access, Refused, offered_extensions, selected
 from alphapulse.stream.client import Limits
-from alphapulse.stream.connection import Connection
+from alphapulse.stream.connection import CLOSE_REASONS, Connection
 from alphapulse.stream.deflate import AGREED, accepts
 from alphapulse.stream.door import BACKLOG, Door, listen
 from alphapulse.stream.hub import Hub
@@ -47,6 +47,13 @@ OTHER_FILES = 256
 """Files that a process needs besides its clients' sockets."""
 
 _JSON = {"Content-Type": "application/json"}
+
+_TOO_MANY, _UNFINISHED = "too_many_handshakes", "unfinished"
+REFUSALS = (
+    *("forbidden", "unauthorized", "not_found", "service_unavailable"),
+    *(_TOO_MANY, _UNFINISHED),
+)
+"""What the metric calls the ways in which a connection doesn't become a WebSocket."""
 
 
 class StreamServer:
@@ -91,6 +98,12 @@ class StreamServer:
         self._pump = Pump(self.hub, prefix)
         self._connections: set[Connection] = set()
         self._clients = metrics.STREAM_CLIENTS.bind()
+        # These count from 0, so that the first of each is seen.
+        metrics.STREAM_RATE_LIMITED.bind()
+        for reason in CLOSE_REASONS:
+            metrics.STREAM_CLOSES.bind(reason=reason)
+        for reason in REFUSALS:
+            metrics.STREAM_REFUSED.bind(reason=reason)
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -248,14 +261,14 @@ class StreamServer:
             self._empty.set()
 
     def _evicted(self) -> None:
-        metrics.STREAM_REFUSED.bind(reason="too_many_handshakes").inc()
+        metrics.STREAM_REFUSED.bind(reason=_TOO_MANY).inc()
 
     def _left(self) -> None:
         """A connection was closed that isn't a client's."""
         if self._answered:
             self._answered -= 1
         else:
-            metrics.STREAM_REFUSED.bind(reason="unfinished").inc()
+            metrics.STREAM_REFUSED.bind(reason=_UNFINISHED).inc()
 
     async def _dismiss(self) -> None:
         """Close all clients, and wait for them a little."""
