@@ -13,7 +13,7 @@ import msgspec
 
 from alphapulse.collectors.daemon import run_venue
 from alphapulse.config import Settings
-from alphapulse.store import WriteBatch, backfill, open_store
+from alphapulse.store import WriteBatch, backfill, open_store, pen
 
 ROWS = 20
 
@@ -26,8 +26,9 @@ async def collect(settings: Settings) -> None:
 
 async def fill(settings: Settings) -> None:
     """Fill gaps until killed."""
-    for name, value in (("ROWS", ROWS), ("SCAN_SECONDS", 0.05), ("REST_SHARE", 1.0)):
-        setattr(backfill, name, value)
+    pen.ROWS = ROWS
+    backfill.SCAN_SECONDS = 0.05
+    backfill.REST_SHARE = 1.0
     store = await open_store(settings)
     append = store.append
 

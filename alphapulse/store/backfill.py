@@ -13,7 +13,6 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from alphapulse import metrics
 from alphapulse.backoff import Backoff
 from alphapulse.clock import NO_TIME, NS_PER_SECOND, wall_ns
 from alphapulse.collectors.allowance import Allowance
@@ -36,6 +35,7 @@ from alphapulse.log import get_logger
 from alphapulse.model import Channel, Instrument
 from alphapulse.shm import RingReader
 from alphapulse.store.holes import Hole, begin_ns, find_hole, tells_ids
+from alphapulse.store.pen import Pen
 from alphapulse.store.repository import Store, WriteBatch
 
 REST_SHARE = 0.25
@@ -50,8 +50,8 @@ REACH = 1000
 """Ids between two missing ranges up to which they are asked for together."""
 MOST_PAGES = 1000
 """Pages that are read for one missing range."""
-ROWS = 1000
-"""Trades, or fates of gaps, written at once."""
+MOST_FILLS = 1000
+"""Fates of gaps written at once."""
 CANCEL_SECONDS = 0.5
 """How often what is under way is told to end."""
 MOST_INCOMPLETE = 6
@@ -111,34 +111,6 @@ class _Work:
         if self.incomplete >= MOST_INCOMPLETE:
             return True
         return self.failures >= MOST_FAILURES and wall_ns() - gap.received_ns > OLD_NS
-
-
-class _Pen:
-    """Writes a venue's trades, some at a time.
-
-    Parameters
-    ----------
-    store, exchange : where and whose
-    """
-
-    def __init__(self, store: Store, exchange: str) -> None:
-        self._store = store
-        self._exchange = exchange
-        self._rows: list[TradeRow] = []
-        self._written = metrics.STORE_ROWS.bind(exchange=exchange)
-
-    async def write(self, row: TradeRow) -> None:
-        """Write a trade, with others."""
-        self._rows.append(row)
-        if len(self._rows) >= ROWS:
-            await self.flush()
-
-    async def flush(self, fills: Sequence[GapFill] = ()) -> None:
-        """Write what waits, and what has become of gaps with it."""
-        if self._rows or fills:
-            rows, self._rows = self._rows, []
-            batch = WriteBatch(exchange=self._exchange, trades=rows, fills=fills)
-            self._written.inc(await self._store.append(batch))
 
 
 class _Filler:
@@ -203,8 +175,8 @@ class _Filler:
             what ended this round; the venue's goes with a pause for the gap that it came with
         """
         hopeless = [gap for gap in gaps if not self._can_be_filled(gap)]
-        for begin in range(0, len(hopeless), ROWS):
-            await self._give_up(hopeless[begin : begin + ROWS])
+        for begin in range(0, len(hopeless), MOST_FILLS):
+            await self._give_up(hopeless[begin : begin + MOST_FILLS])
         instruments: dict[str, Instrument] = {}
         for gap in gaps:
             work = self._works[gap.id]
@@ -256,7 +228,6 @@ class _Filler:
 
     async def _fill(self, gap: GapRow, work: _Work, instruments: Mapping[str, Instrument]) -> None:
         """Fill a gap as far as possible now, and mark it if nothing more is to be done."""
-        pen = _Pen(self._store, self._name)
         waiting = False
         lacking: dict[str, int] = {}
         for symbol in await self._symbols(gap, instruments):
@@ -268,23 +239,27 @@ class _Filler:
                 waiting = True
                 continue
             try:
-                whole = await self._fill_hole(hole, instruments.get(symbol), pen)
+                whole = await self._fill_hole(hole, symbol, instruments.get(symbol))
             except VenueError:
                 if not work.is_exhausted(gap):
-                    await pen.flush()
                     raise
                 whole = False
             (work.filled if whole else lacking)[symbol] = hole.filled
-        work.incomplete += bool(lacking)
-        if waiting or (lacking and not work.is_exhausted(gap)):
-            await pen.flush()
-            if lacking:
+        if lacking:
+            work.incomplete += 1
+            if waiting or not work.is_exhausted(gap):
                 work.again()
-            return
-        filled = sum(work.filled.values()) + sum(lacking.values())
-        status = FillStatus.PARTIAL if filled else FillStatus.UNAVAILABLE
-        status = status if lacking else FillStatus.FILLED
-        await pen.flush([GapFill(id=gap.id, status=status, filled_ns=wall_ns(), filled=filled)])
+                return
+        if not waiting:
+            await self._mark(gap, sum([*work.filled.values(), *lacking.values()]), not lacking)
+
+    async def _mark(self, gap: GapRow, filled: int, whole: bool) -> None:
+        """Write down what has become of a gap."""
+        some = FillStatus.PARTIAL if filled else FillStatus.UNAVAILABLE
+        status = FillStatus.FILLED if whole else some
+        # Behind the trades, not with them: how many were new is known once they are written.
+        fill = GapFill(id=gap.id, status=status, filled_ns=wall_ns(), filled=filled)
+        await self._store.append(WriteBatch(exchange=self._name, fills=[fill]))
         log.info(
             "a gap was dealt with",
             exchange=self._name,
@@ -294,21 +269,31 @@ class _Filler:
             trades=filled,
         )
 
-    async def _fill_hole(self, hole: Hole, instrument: Instrument | None, pen: _Pen) -> bool:
+    async def _fill_hole(self, hole: Hole, symbol: str, instrument: Instrument | None) -> bool:
         """Write what the venue has of the missing trades; whether none is missing any more."""
         whole = True
-        for span in _spans(hole):
-            if instrument is None:
-                return False
-            listing = Listing(self._venue, self._client, instrument, span, MOST_PAGES)
-            async for trades in listing.pages():
-                for trade, ids in trades:
-                    await self._fill_in(hole, trade, ids, instrument, pen)
-            whole = whole and listing.is_whole(hole.missing.within)
-        return whole
+        pen = Pen(self._store, self._name, symbol)
+        try:
+            for span in _spans(hole):
+                if instrument is None:
+                    return False
+                listing = Listing(self._venue, self._client, instrument, span, MOST_PAGES)
+                async for trades in listing.pages():
+                    for trade, ids in trades:
+                        await self._fill_in(hole, trade, ids, instrument, pen)
+                whole = whole and listing.is_whole(hole.missing.within)
+        except VenueError:
+            await self._put_down(pen, hole)
+            raise
+        await self._put_down(pen, hole)
+        return whole and not pen.refused
+
+    async def _put_down(self, pen: Pen, hole: Hole) -> None:
+        await pen.flush()
+        hole.filled += pen.new
 
     async def _fill_in(
-        self, hole: Hole, trade: TradeEvent, ids: Ids, instrument: Instrument, pen: _Pen
+        self, hole: Hole, trade: TradeEvent, ids: Ids, instrument: Instrument, pen: Pen
     ) -> None:
         """Write a listed trade if all that it stands for is missing."""
         try:
@@ -318,7 +303,6 @@ class _Filler:
             return
         if hole.missing.remove(*ids) and hole.is_new(row):
             await pen.write(row)
-            hole.filled += 1
 
 
 def _spans(hole: Hole) -> Iterator[TradeSpan]:
