@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from alphapulse.config import ArbitrageSettings, FeesSettings
 from alphapulse.model import BookState, Reason
 from tests.serving import Api, api_settings, kept, serving
-from tests.trading import Venue
+from tests.trading import Venue, cross
 
 PATH = "/arbitrage/opportunities"
 FEES = FeesSettings(kraken=Decimal(26), coinbase=Decimal("2.5"))
@@ -41,12 +41,6 @@ async def api(ring_prefix: str, tmp_path: Path) -> AsyncIterator[Api]:
         yield api
 
 
-def crossing(kraken: Venue, coinbase: Venue, symbol: str = "BTC-USD") -> None:
-    """Kraken sells for less than Coinbase buys for."""
-    kraken.book(symbol, {"99": "1"}, {"100": "1.5", "100.1": "1", "101": "9"})
-    coinbase.book(symbol, {"102": "2", "101.5": "0.4"}, {"103": "1"})
-
-
 def count(expected: int) -> Any:
     return lambda body: body["count"] == expected
 
@@ -54,7 +48,7 @@ def count(expected: int) -> Any:
 async def test_an_opportunity(kraken: Venue, coinbase: Venue, api: Api) -> None:
     body = await api.get(PATH)
     assert (list(body), body["data"]) == (["data", "count", "processing_time_ms"], [])
-    crossing(kraken, coinbase)
+    cross(kraken, coinbase)
     body = await api.until(PATH, count(1))
     (found,) = body["data"]
     assert (found["buy_exchange"], found["sell_exchange"]) == ("kraken", "coinbase")
@@ -76,7 +70,7 @@ async def test_an_opportunity(kraken: Venue, coinbase: Venue, api: Api) -> None:
 
 
 async def test_it_follows_the_books(kraken: Venue, coinbase: Venue, api: Api) -> None:
-    crossing(kraken, coinbase)
+    cross(kraken, coinbase)
     before = (await api.until(PATH, count(1)))["data"][0]
     kraken.change("BTC-USD", {}, {"100": "0"})
     # The answer is of what is in the rings when it is asked for.
@@ -98,7 +92,7 @@ async def test_it_follows_the_books(kraken: Venue, coinbase: Venue, api: Api) ->
 async def test_a_minimum_counts_only_what_makes_it(
     kraken: Venue, coinbase: Venue, api: Api
 ) -> None:
-    crossing(kraken, coinbase)
+    cross(kraken, coinbase)
     await api.until(PATH, count(1))
     # After fees the three parts make 171.45, 161.26 and 111.33 basis points.
     volumes = {
@@ -110,7 +104,7 @@ async def test_a_minimum_counts_only_what_makes_it(
 
 async def test_a_symbol_may_be_chosen(kraken: Venue, coinbase: Venue, api: Api) -> None:
     for symbol in ("BTC-USD", "ETH-USD"):
-        crossing(kraken, coinbase, symbol)
+        cross(kraken, coinbase, symbol)
     body = await api.until(PATH, count(2))
     assert [item["symbol"] for item in body["data"]] == ["BTC-USD", "ETH-USD"]
     for text in ("ETH-USD", "eth/usd"):
@@ -141,7 +135,7 @@ async def test_what_is_wrong_is_said(
 
 async def test_the_body_is_json_to_the_last_digit(kraken: Venue, coinbase: Venue, api: Api) -> None:
     coinbase.define("BTC-USD", price_exponent=9, size_exponent=9)
-    crossing(kraken, coinbase)
+    cross(kraken, coinbase)
     coinbase.change("BTC-USD", {"102.000000001": "0.000000001"}, {})
     await api.until(PATH, count(1))
     text = (await api.http.get(PATH)).text

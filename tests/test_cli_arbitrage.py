@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.programs import TIMEOUT_SECONDS, ended, program
-from tests.trading import Venue
+from tests.trading import Venue, cross
 
 COMMAND = ("alphapulse.cli", "arbitrage")
 FEES = ("--fee", "kraken=26", "--fee", "coinbase=2.5")
@@ -25,8 +25,7 @@ FEES = ("--fee", "kraken=26", "--fee", "coinbase=2.5")
 def venues(ring_prefix: str) -> Iterator[tuple[Venue, Venue]]:
     """Kraken sells for less than Coinbase buys for."""
     with Venue(ring_prefix, "kraken") as kraken, Venue(ring_prefix, "coinbase") as coinbase:
-        kraken.book("BTC-USD", {"99": "1"}, {"100": "1.5", "100.1": "1", "101": "9"})
-        coinbase.book("BTC-USD", {"102": "2", "101.5": "0.4"}, {"103": "1"})
+        cross(kraken, coinbase)
         yield kraken, coinbase
 
 

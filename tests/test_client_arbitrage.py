@@ -21,11 +21,9 @@ from alphapulse.client.arbitrage import (
 from alphapulse.clock import NO_TIME, wall_ns
 from alphapulse.errors import RingError
 from alphapulse.model import BookState, Instrument, Reason
-from tests.trading import PATIENCE_SECONDS, Venue
+from tests.trading import CHEAP_ASKS, DEAR_BIDS, PATIENCE_SECONDS, Venue, cross
 
 FEES = {"kraken": Decimal(26), "coinbase": Decimal("2.5")}
-BIDS = {"102": "2", "101.5": "0.4"}
-ASKS = {"100": "1.5", "100.1": "1", "101": "9"}
 
 
 @pytest.fixture
@@ -50,14 +48,8 @@ def told(events: Any) -> list[tuple[str, str | None]]:
     return [(event.status.value, event.reason) for event in events]
 
 
-def crossing(kraken: Venue, coinbase: Venue, symbol: str = "BTC-USD") -> None:
-    """Kraken sells for less than Coinbase buys for."""
-    kraken.book(symbol, {"99": "1"}, ASKS)
-    coinbase.book(symbol, BIDS, {"103": "1"})
-
-
 def test_a_crossing_in_rings(kraken: Venue, coinbase: Venue, detector: ArbitrageDetector) -> None:
-    crossing(kraken, coinbase)
+    cross(kraken, coinbase)
     (event,) = detector.poll()
     found = event.opportunity
     assert event.status is Status.OPENED
@@ -76,7 +68,7 @@ def test_a_crossing_in_rings(kraken: Venue, coinbase: Venue, detector: Arbitrage
     assert (event.status, event.opportunity.buy_best) == (Status.CHANGED, Decimal("100.1"))
     coinbase.state("BTC-USD", BookState.INVALID, Reason.CROSSED)
     assert told(detector.poll()) == [("closed", "not_live")]
-    coinbase.book("BTC-USD", BIDS, {"103": "1"})
+    coinbase.book("BTC-USD", DEAR_BIDS, {"103": "1"})
     assert told(detector.poll()) == [("opened", None)]
     coinbase.define("BTC-USD", price_exponent=5, size_exponent=6)
     coinbase.book("BTC-USD", {"102.00001": "0.000001"}, {})
@@ -87,7 +79,7 @@ def test_a_crossing_in_rings(kraken: Venue, coinbase: Venue, detector: Arbitrage
 def test_only_what_is_there_at_the_end_counts(
     kraken: Venue, coinbase: Venue, detector: ArbitrageDetector
 ) -> None:
-    crossing(kraken, coinbase)
+    cross(kraken, coinbase)
     coinbase.change("BTC-USD", {"102": "0", "101.5": "0", "100.5": "0.0001"}, {})
     kraken.change("BTC-USD", {}, {"100": "0", "100.1": "0"})
     assert told(detector.poll()) == []
@@ -100,7 +92,7 @@ def test_only_what_is_there_at_the_end_counts(
 
 def test_symbols_may_be_chosen(kraken: Venue, coinbase: Venue, ring_prefix: str) -> None:
     for symbol in ("BTC-USD", "ETH-USD"):
-        crossing(kraken, coinbase, symbol)
+        cross(kraken, coinbase, symbol)
     with ArbitrageDetector(Terms(FEES), prefix=ring_prefix, symbols=["eth/usd"]) as detector:
         (event,) = detector.poll()
         assert event.opportunity.symbol == "ETH-USD"
@@ -113,7 +105,7 @@ def test_a_lapped_detector_has_the_right_books(ring_prefix: str) -> None:
         Venue(ring_prefix, "coinbase") as coinbase,
         ArbitrageDetector(Terms(FEES), prefix=ring_prefix) as detector,
     ):
-        crossing(kraken, coinbase)
+        cross(kraken, coinbase)
         assert told(detector.poll()) == [("opened", None)]
         for number in range(1000):
             kraken.trade("BTC-USD", number)
@@ -128,11 +120,11 @@ def test_a_dead_collector_ends_it_and_its_successor_begins_anew(
     monkeypatch.setattr("alphapulse.client.arbitrage.LOOK_NS", 0)
     with ArbitrageDetector(Terms(FEES, max_age_ns=10**12), prefix=ring_prefix) as detector:
         with Venue(ring_prefix, "kraken") as kraken:
-            crossing(kraken, coinbase)
+            cross(kraken, coinbase)
             assert told(detector.poll()) == [("opened", None)]
         assert told(detector.poll()) == [("closed", "not_live")]
         with Venue(ring_prefix, "kraken") as kraken:
-            kraken.book("BTC-USD", {}, ASKS)
+            kraken.book("BTC-USD", {}, CHEAP_ASKS)
             until = time.monotonic() + PATIENCE_SECONDS
             while not (events := detector.poll()):
                 assert time.monotonic() < until
@@ -143,7 +135,7 @@ def test_a_venue_without_a_sign_of_life_ends_it(
     kraken: Venue, coinbase: Venue, ring_prefix: str
 ) -> None:
     with ArbitrageDetector(Terms(FEES, max_age_ns=50_000_000), prefix=ring_prefix) as detector:
-        crossing(kraken, coinbase)
+        cross(kraken, coinbase)
         assert told(detector.poll()) == [("opened", None)]
         seen_ns = detector.engine.venue("kraken").seen_ns
         until = time.monotonic() + PATIENCE_SECONDS
@@ -159,7 +151,7 @@ def test_a_venue_without_a_sign_of_life_ends_it(
 
 def test_blocking_iteration(kraken: Venue, coinbase: Venue, detector: ArbitrageDetector) -> None:
     with closing(iter(detector)) as events:  # type: ignore[type-var]
-        crossing(kraken, coinbase)
+        cross(kraken, coinbase)
         assert next(events).status is Status.OPENED
         kraken.change("BTC-USD", {}, {"100": "0"})
         assert next(events).status is Status.CHANGED
@@ -180,7 +172,7 @@ async def test_asynchronous_iteration_waits_for_rings_to_come(ring_prefix: str) 
                     Venue(ring_prefix, "kraken") as kraken,
                     Venue(ring_prefix, "coinbase") as coinbase,
                 ):
-                    crossing(kraken, coinbase)
+                    cross(kraken, coinbase)
                     assert (await events.get()).status is Status.OPENED
                     coinbase.change("BTC-USD", {"102": "0.1"}, {})
                     assert (await events.get()).status is Status.CHANGED

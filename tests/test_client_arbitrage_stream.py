@@ -16,7 +16,7 @@ from alphapulse.config import load
 from alphapulse.model import BookState, Reason
 from alphapulse.stream.server import StreamServer
 from tests.programs import TIMEOUT_SECONDS
-from tests.trading import Venue
+from tests.trading import Venue, cross
 
 TERMS = Terms({"kraken": Decimal(26), "coinbase": Decimal("2.5")})
 
@@ -39,8 +39,7 @@ async def stream(prefix: str) -> AsyncIterator[str]:
 @pytest.mark.parametrize("form", ["binary", "json"])
 async def test_a_clients_books(ring_prefix: str, form: Literal["binary", "json"]) -> None:
     with Venue(ring_prefix, "kraken") as kraken, Venue(ring_prefix, "coinbase") as coinbase:
-        kraken.book("BTC-USD", {"99": "1"}, {"100": "1.5", "100.1": "1", "101": "9"})
-        coinbase.book("BTC-USD", {"102": "2", "101.5": "0.4"}, {"103": "1"})
+        cross(kraken, coinbase)
         async with (
             asyncio.timeout(TIMEOUT_SECONDS),
             stream(ring_prefix) as url,

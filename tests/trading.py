@@ -20,11 +20,11 @@ from alphapulse.clock import NO_TIME, wall_ns
 from alphapulse.config import RingSettings, Settings, StoreSettings, VenuesSettings
 from alphapulse.delta import BookTracker, Encoder, LevelLayout, encode_instrument
 from alphapulse.history import TradeRow
-from alphapulse.model import BookSide, BookState, Channel, IdKind, Instrument, Reason, Side
+from alphapulse.model import BookSide, BookState, Channel, IdKind, Reason, Side
 from alphapulse.shm import RingWriter
 from alphapulse.store import Store
 from alphapulse.store.writer import run_store_writer
-from tests.support import find_program
+from tests.support import find_program, make_instrument
 
 PATIENCE_SECONDS = 30.0
 NOW_NS = wall_ns() // 10**9 * 10**9
@@ -90,18 +90,9 @@ class Venue:
 
     def define(self, symbol: str, price_exponent: int = 2, size_exponent: int = 4) -> None:
         """Announce an instrument; the symbol's later records are about it."""
-        base, quote = symbol.split("-")
         self._instruments += 1
-        instrument = Instrument(
-            id=self._instruments,
-            exchange=self.exchange,
-            symbol=symbol,
-            venue_symbol=f"{base}/{quote}",
-            base=base,
-            quote=quote,
-            price_exponent=price_exponent,
-            size_exponent=size_exponent,
-        )
+        exponents = {"price_exponent": price_exponent, "size_exponent": size_exponent}
+        instrument = make_instrument(self.exchange, symbol, id=self._instruments, **exponents)
         self.trackers[symbol] = BookTracker(instrument, encoder=self._encoder)
         self._write(encode_instrument(self._encoder, instrument))
 
@@ -143,6 +134,17 @@ class Venue:
         self.writer.write(record)
         self.writer.beat()
         self.writer.wake()
+
+
+DEAR_BIDS = {"102": "2", "101.5": "0.4"}
+CHEAP_ASKS = {"100": "1.5", "100.1": "1", "101": "9"}
+"""Crossed by those bids: 2.4, for 240.09 and 244.6."""
+
+
+def cross(cheap: Venue, dear: Venue, symbol: str = "BTC-USD") -> None:
+    """One venue sells for less than the other buys for."""
+    cheap.book(symbol, {"99": "1"}, CHEAP_ASKS)
+    dear.book(symbol, DEAR_BIDS, {"103": "1"})
 
 
 def _times() -> dict[str, int]:
