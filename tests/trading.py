@@ -91,8 +91,13 @@ class Venue:
     def define(self, symbol: str, price_exponent: int = 2, size_exponent: int = 4) -> None:
         """Announce an instrument; the symbol's later records are about it."""
         self._instruments += 1
-        exponents = {"price_exponent": price_exponent, "size_exponent": size_exponent}
-        instrument = make_instrument(self.exchange, symbol, id=self._instruments, **exponents)
+        instrument = make_instrument(
+            self.exchange,
+            symbol,
+            id=self._instruments,
+            price_exponent=price_exponent,
+            size_exponent=size_exponent,
+        )
         self.trackers[symbol] = BookTracker(instrument, encoder=self._encoder)
         self._write(encode_instrument(self._encoder, instrument))
 
