@@ -16,9 +16,13 @@ from tests.streaming import Exchange
 from tests.support import ROOT
 
 BID, ASK = BookSide
-EXAMPLES = re.findall(
-    r"```python\n(.*?)```", (ROOT / "docs" / "client.md").read_text(encoding="utf-8"), re.DOTALL
-)
+EXAMPLES = [
+    example
+    for example in re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "client.md").read_text(encoding="utf-8"), re.DOTALL
+    )
+    if "open_repository" not in example  # tests/test_opening.py has that one
+]
 SHOWN = [
     r"kraken buy 100\.55 0\.0007\nkraken \d+ PriceLevel\(price=Decimal\('100\.51'\)",
     r"BTC-USD 100\.55",

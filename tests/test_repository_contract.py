@@ -356,10 +356,3 @@ async def test_a_closed_repository_says_so_and_may_be_closed_again(opened: Opene
     if isinstance(repository, HttpRepository):
         with pytest.raises(StoreError, match="closed"):
             await repository.get_trades("BTC-USD", "kraken")
-
-
-async def test_addresses_that_lead_nowhere_are_refused() -> None:
-    with pytest.raises(RequestError, match="ftp"):
-        await open_repository("ftp://example.org")
-    with pytest.raises(RequestError, match="http://127"):
-        await open_repository("http://")
