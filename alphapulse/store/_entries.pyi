@@ -1,5 +1,7 @@
 """Types of the streams of trades."""
 
+from collections.abc import Iterable
+
 from alphapulse.history import TradeRow
 
 class TradeStream:
@@ -13,3 +15,7 @@ class TradeStream:
     @property
     def last(self) -> str: ...
     def append(self, row: TradeRow) -> bytes: ...
+
+def append_all(
+    rows: Iterable[TradeRow], streams: dict[str, TradeStream]
+) -> tuple[list[bytes], list[tuple[TradeRow, str | None]]]: ...

@@ -19,6 +19,7 @@ cdef enum:
 
 cdef dict KINDS = {int(kind): bulk(kind.text) for kind in IdKind}
 cdef dict SIDES = {int(side): bulk(side.text) for side in Side}
+cdef object TEXT = IdKind.TEXT
 cdef bytes TRADE_ID = bulk("trade_id")
 cdef bytes ID_KIND = bulk("id_kind")
 cdef bytes TIMESTAMP = bulk("timestamp_ns")
@@ -63,7 +64,7 @@ cdef class TradeStream:
         """Id of the newest entry."""
         return f"{self.ms}-{self.number}"
 
-    def append(self, row):
+    cpdef bytes append(self, row):
         """The command that appends a trade, as it is sent.
 
         Its entry's id begins with its time in milliseconds, unless that of the entry before is
@@ -115,6 +116,29 @@ cdef class TradeStream:
             return PyBytes_FromStringAndSize(start, at - start)
         finally:
             PyMem_Free(start)
+
+
+def append_all(rows, dict streams not None):
+    """The commands that append trades, and those to be noted apart.
+
+    Parameters
+    ----------
+    rows : of one exchange
+    streams : by symbol
+
+    Returns
+    -------
+    tuple of two lists
+        the commands; the rows, with their entries' ids, that are late or whose ids are texts
+    """
+    cdef list commands = [], noted = []
+    cdef TradeStream stream
+    for row in rows:
+        stream = streams[row.symbol]
+        commands.append(stream.append(row))
+        if stream.late or row.id_kind is TEXT:
+            noted.append((row, stream.last if stream.late else None))
+    return commands, noted
 
 
 cdef int exponent_of(int exponent) except -1:

@@ -18,6 +18,9 @@ import redis.exceptions
 ANSWER_TIMEOUT_SECONDS = 10.0
 """Longest wait for an answer."""
 
+WATCH_SECONDS = 1.0
+"""How often that is looked at."""
+
 _MORE = object()
 """What the parser gives where an answer isn't there as a whole."""
 
@@ -58,7 +61,11 @@ class Link(asyncio.Protocol):
         self._error: Exception | None = None
         self._answers: list[Any] = []
         self._wanted = 0
+        self._queued: tuple[bytes, int] | None = None
+        """What the next data begins with unless something is wrong; how many answers that is."""
         self._waiter: asyncio.Future[None] | None = None
+        self._overdue_at = 0.0
+        self._watch = asyncio.get_running_loop().call_later(WATCH_SECONDS, self._look)
         self._lost: Exception | None = None
 
     @classmethod
@@ -105,12 +112,11 @@ class Link(asyncio.Protocol):
                 raise self._lost
             loop = asyncio.get_running_loop()
             self._wanted = count
+            self._overdue_at = loop.time() + ANSWER_TIMEOUT_SECONDS
             self._waiter = loop.create_future()
-            overdue = loop.call_later(ANSWER_TIMEOUT_SECONDS, self._overdue)
             try:
                 await self._waiter
             finally:
-                overdue.cancel()
                 self._waiter = None
         found = self._answers[:count]
         del self._answers[:count]
@@ -119,6 +125,18 @@ class Link(asyncio.Protocol):
             raise error
         return found
 
+    async def executed(self, count: int, last: int) -> list[Any]:
+        """The last answers to commands of which the first is ``MULTI``; raises as `answers` does.
+
+        Parameters
+        ----------
+        count : how many commands were sent
+        last : how many answers are wanted: that of ``EXEC`` and those behind it
+        """
+        self._queued = b"+OK\r\n" + b"+QUEUED\r\n" * (count - last - 1), count - last
+        answers = await self.answers(count)
+        return answers[-last:]
+
     async def ask(self, request: Request) -> list[Any]:
         """Send commands and give their answers; raises as `answers` does."""
         self.send(request.take())
@@ -126,13 +144,21 @@ class Link(asyncio.Protocol):
 
     async def close(self) -> None:
         """End the connection. May be called twice."""
+        self._watch.cancel()
         self._transport.abort()
         await self._connection.disconnect(nowait=True)
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        self._parser.feed(data)
         answers = self._answers
+        if self._queued is not None:
+            expected, count = self._queued
+            self._queued = None
+            if data.startswith(expected):
+                # Most of what comes says only that a command was understood.
+                answers += [None] * count
+                data = data[len(expected) :]
+        self._parser.feed(data)
         while (answer := self._parser.gets()) is not _MORE:
             answers.append(answer)
         if len(answers) >= self._wanted and self._waiter and not self._waiter.done():
@@ -147,11 +173,15 @@ class Link(asyncio.Protocol):
         self._error = self._error or error
         return error
 
-    def _overdue(self) -> None:
-        self._fail(
-            redis.exceptions.TimeoutError(f"no answer in {ANSWER_TIMEOUT_SECONDS:g} seconds")
-        )
-        self._transport.abort()
+    def _look(self) -> None:
+        """Give up where an answer is overdue."""
+        loop = asyncio.get_running_loop()
+        if self._waiter is not None and loop.time() > self._overdue_at:
+            text = f"no answer in {ANSWER_TIMEOUT_SECONDS:g} seconds"
+            self._fail(redis.exceptions.TimeoutError(text))
+            self._transport.abort()
+        elif self._lost is None:
+            self._watch = loop.call_later(WATCH_SECONDS, self._look)
 
     def _fail(self, error: Exception) -> None:
         self._lost = self._lost or error

@@ -18,7 +18,7 @@ import redis.exceptions
 from alphapulse.errors import StoreError
 from alphapulse.history import TradeRow
 from alphapulse.model import IdKind
-from alphapulse.store._entries import TradeStream
+from alphapulse.store._entries import TradeStream, append_all
 from alphapulse.store.books import dump_book
 from alphapulse.store.entries import (
     NS_PER_MS,
@@ -157,8 +157,7 @@ class VenueWriter:
         link.send(request.take())
         # Redis is at work meanwhile; if it fails, this is forgotten.
         self._bars.take(new)
-        answers = await link.answers(request.count)
-        done, commits = answers[-3], answers[-1]
+        done, _, commits = await link.executed(request.count, 3)
         if done is None:
             self._known = None
             return None
@@ -237,22 +236,14 @@ class VenueWriter:
             if begin:
                 link.send(request.take())
                 await asyncio.sleep(0)
-            rows = new[begin : begin + ROWS_AT_ONCE]
-            commands = []
-            for row in rows:
-                stream = known.trades[row.symbol]
-                commands.append(stream.append(row))
-                if stream.late or row.id_kind is IdKind.TEXT:
-                    self._note(request, row, stream)
+            commands, noted = append_all(new[begin : begin + ROWS_AT_ONCE], known.trades)
             request.add_packed(commands, len(commands))
-
-    def _note(self, request: Request, row: TradeRow, stream: TradeStream) -> None:
-        """Have a trade found whose entry's id doesn't tell its time, or whose id is a text."""
-        ms = str(row.timestamp_ns // NS_PER_MS)
-        if stream.late:
-            request.add("ZADD", self._keys.late(row.symbol), ms, stream.last)
-        if row.id_kind is IdKind.TEXT:
-            request.add("ZADD", self._keys.texts(row.symbol), ms, row.trade_id)
+            for row, late_id in noted:
+                ms = str(row.timestamp_ns // NS_PER_MS)
+                if late_id is not None:
+                    request.add("ZADD", self._keys.late(row.symbol), ms, late_id)
+                if row.id_kind is IdKind.TEXT:
+                    request.add("ZADD", self._keys.texts(row.symbol), ms, row.trade_id)
 
     def _add_others(self, request: Request, known: _Known, batch: WriteBatch) -> None:
         for gap in batch.gaps:
