@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
+import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,23 +14,87 @@ from typing import Any
 
 import duckdb
 import pytest
+from msgspec.structs import replace
 
 from alphapulse.clock import wall_ns
 from alphapulse.config import StoreSettings
 from alphapulse.errors import StoreError
-from alphapulse.history import SeriesSummary
-from alphapulse.store import EmbeddedStore, WriteBatch, tables
+from alphapulse.history import (
+    INTERVALS_NS,
+    BookRow,
+    FillStatus,
+    GapRow,
+    SeriesSummary,
+    StateRow,
+    TradeRow,
+)
+from alphapulse.model import BookState, Channel, Level, Reason
+from alphapulse.shm import Position
+from alphapulse.store import EmbeddedStore, WriteBatch, embedded, embedded_bars, tables
+from tests.reference import bars as reference
 from tests.support import ROOT
-from tests.trading import NOW_NS, row, stored_ids
+from tests.trading import NOW_NS, eventually, row, stored_ids
 
+OLD = ROOT / "tests" / "data" / "history-1.duckdb.gz"
+"""A file that a program with tables of version 1 wrote."""
 DAY_NS = 86400 * 10**9
 
 HOLD = """
 import duckdb, sys
-held = duckdb.connect(sys.argv[1])
+held = duckdb.connect(sys.argv[1], read_only=sys.argv[2] == "True")
 print("open", flush=True)
 sys.stdin.read()
 """
+
+
+def state(received_ns: int) -> StateRow:
+    return StateRow(
+        exchange="kraken",
+        symbol="BTC-USD",
+        state=BookState.LIVE,
+        reason=Reason.SUBSCRIBED,
+        timestamp_ns=received_ns,
+        received_ns=received_ns,
+    )
+
+
+def gap(received_ns: int) -> GapRow:
+    return GapRow(
+        exchange="kraken",
+        symbol="BTC-USD",
+        channel=Channel.TRADES,
+        reason=Reason.GAP,
+        first=1,
+        last=3,
+        count=3,
+        since_ns=received_ns,
+        received_ns=received_ns,
+    )
+
+
+def book(version: int, timestamp_ns: int, symbol: str = "BTC-USD") -> BookRow:
+    return BookRow(
+        exchange="kraken",
+        symbol=symbol,
+        version=version,
+        timestamp_ns=timestamp_ns,
+        price_exponent=2,
+        size_exponent=4,
+        bids=(Level(9999, 1),),
+        asks=(Level(10001, 1),),
+    )
+
+
+def copy_files(source: str, target: str) -> None:
+    """What a crash would leave behind, while nothing is under way."""
+    for end in ("", ".wal"):
+        Path(f"{target}{end}").unlink(missing_ok=True)
+        if Path(f"{source}{end}").exists():
+            shutil.copy(f"{source}{end}", f"{target}{end}")
+
+
+def put_version_1(target: str) -> None:
+    Path(target).write_bytes(gzip.decompress(OLD.read_bytes()))
 
 
 @pytest.fixture
@@ -37,10 +105,10 @@ def settings(tmp_path: Path) -> Callable[..., StoreSettings]:
     return make
 
 
-def _holding(path: str) -> subprocess.Popen[str]:
+def _holding(path: str, *, read_only: bool = False) -> subprocess.Popen[str]:
     """A process that has the file open."""
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, path],
+        [sys.executable, "-c", HOLD, path, str(read_only)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -62,22 +130,156 @@ async def test_a_file_in_another_process_is_refused_naming_it(
     await store.close()
 
 
-async def test_old_trades_are_deleted(settings: Callable[..., StoreSettings]) -> None:
+async def test_what_is_old_is_deleted(
+    settings: Callable[..., StoreSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "ROWS_AT_ONCE", 2)
     now_ns = wall_ns()
-    rows = [row(day, timestamp_ns=now_ns - (10 - day) * DAY_NS) for day in range(10)]
+    times = {day: now_ns - (10 - day) * DAY_NS for day in range(10)}
+    rows = [row(day, timestamp_ns=time) for day, time in times.items()]
     store = await EmbeddedStore.open(settings(retention_days=0))
-    await store.append(WriteBatch(exchange="kraken", trades=rows))
+    await store.append(
+        WriteBatch(
+            exchange="kraken",
+            trades=rows,
+            states=[state(time) for time in times.values()],
+            gaps=[gap(time) for time in times.values()],
+            books=[book(1, time) for time in times.values()] + [book(1, times[0], "ETH-USD")],
+        )
+    )
     assert len(await stored_ids(store)) == 10
+    bars = await store.read_bars("kraken", "BTC-USD", DAY_NS)
     await store.close()
+
     store = await EmbeddedStore.open(settings(retention_days=3.5))
-    await store.append(WriteBatch(exchange="kraken", trades=[row(10, timestamp_ns=now_ns)]))
-    assert await stored_ids(store) == ["7", "8", "9", "10"]
+
+    async def swept() -> bool:
+        return len(await store.read_gaps("kraken")) == 3
+
+    await eventually(swept)
+    assert await stored_ids(store) == ["7", "8", "9"]
+    assert len(await store.read_states("kraken", "BTC-USD")) == 3
+    assert await store.read_book("kraken", "BTC-USD", times[6]) is None
+    assert await store.read_book("kraken", "BTC-USD", times[7]) == book(1, times[7])
+    # A symbol's latest book stays, and bars have a retention of their own.
+    assert await store.read_book("kraken", "ETH-USD") == book(1, times[0], "ETH-USD")
+    assert await store.read_bars("kraken", "BTC-USD", DAY_NS) == bars
     # What was seen stays known.
     assert await store.append(WriteBatch(exchange="kraken", trades=rows)) == 0
     await store.close()
-    store = await EmbeddedStore.open(settings(retention_days=0))
+    store = await EmbeddedStore.open(settings(retention_days=0, bar_retention_days=3))
     assert await store.append(WriteBatch(exchange="kraken", trades=rows)) == 0
+
+    async def forgotten() -> bool:
+        return len(await store.read_bars("kraken", "BTC-USD", DAY_NS)) < 10
+
+    await eventually(forgotten)
+    left = await store.read_bars("kraken", "BTC-USD", DAY_NS)
+    assert left == bars[-len(left) :]
+    assert len(left) in (2, 3)
     await store.close()
+
+
+async def test_bars_survive_a_crash(
+    settings: Callable[..., StoreSettings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    monkeypatch.setattr(embedded_bars, "MOST_PARTS", 20)
+    monkeypatch.setattr(embedded_bars, "ENTRIES_AT_ONCE", 7)
+    crashed = StoreSettings(path=str(tmp_path / "crashed.duckdb"), retention_days=0)
+    store = await EmbeddedStore.open(settings(retention_days=0))
+    rows: list[TradeRow] = []
+    for _ in range(15):
+        begin = len(rows)
+        batch = [
+            row(
+                number,
+                timestamp_ns=NOW_NS + rng.randrange(200 * 10**9),
+                price=rng.randrange(1, 1000),
+                price_exponent=rng.choice([2, 2, 5]),
+            )
+            for number in range(begin, begin + rng.randrange(1, 12))
+        ]
+        await store.append(WriteBatch(exchange="kraken", trades=batch))
+        rows += batch
+        copy_files(settings().path, crashed.path)
+        for read_only in (True, False):
+            again = await EmbeddedStore.open(crashed, read_only=read_only)
+            for length in ("1s", "15m", "1d"):
+                interval_ns = INTERVALS_NS[length]
+                expected = reference.bars(rows, interval_ns)
+                for each in (store, again):
+                    bars = await each.read_bars("kraken", "BTC-USD", interval_ns)
+                    assert [reference.plain(bar) for bar in bars] == expected
+            await again.close()
+    await store.close()
+
+
+async def test_bars_are_whole_while_they_are_written(
+    settings: Callable[..., StoreSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_bars, "MOST_PARTS", 3)
+    store = await EmbeddedStore.open(settings(retention_days=0))
+
+    async def write() -> None:
+        for number in range(1, 300):
+            await store.append(WriteBatch(exchange="kraken", trades=[row(number)]))
+
+    await store.append(WriteBatch(exchange="kraken", trades=[row(0)]))
+    writing = asyncio.create_task(write())
+    counts = [0]
+    while not writing.done():
+        bars = await store.read_bars("kraken", "BTC-USD", 60 * 10**9)
+        counts.append(sum(bar.trades for bar in bars))
+    await writing
+    assert counts == sorted(counts)
+    bars = await store.read_bars("kraken", "BTC-USD", DAY_NS, limit=1, newest=True)
+    assert sum(bar.trades for bar in await store.read_bars("kraken", "BTC-USD", 10**9)) == 300
+    assert bars == (await store.read_bars("kraken", "BTC-USD", DAY_NS))[-1:]
+    await store.close()
+
+
+async def test_a_file_of_version_1_is_changed(settings: Callable[..., StoreSettings]) -> None:
+    put_version_1(settings().path)
+    with pytest.raises(StoreError, match=r"version 1.*open it once"):
+        await EmbeddedStore.open(settings(), read_only=True)
+    store = await EmbeddedStore.open(settings(retention_days=0))
+    trades = await store.read_trades("kraken", "BTC-USD")
+    assert [each.trade_id for each in trades] == [*map(str, range(1, 301)), "late"]
+    assert {each.filled for each in trades} == {False}
+    bars = await store.read_bars("kraken", "BTC-USD", 60 * 10**9)
+    numbered = [replace(each, trade_id=str(place)) for place, each in enumerate(trades)]
+    assert [reference.plain(bar) for bar in bars] == reference.bars(numbered, 60 * 10**9)
+    (gap,) = await store.read_gaps("kraken")
+    assert (gap.count, gap.id, gap.status) == (3, "1", FillStatus.OPEN)
+    book = await store.read_book("kraken", "BTC-USD")
+    assert book is not None
+    assert book.version == 9
+    assert await store.position("kraken") == Position(5, 6)
+    # Known trades stay known, and new ones go on.
+    again = WriteBatch(exchange="kraken", trades=[*trades[-3:], row(301)])
+    assert await store.append(again) == 1
+    await store.close()
+    store = await EmbeddedStore.open(settings(retention_days=0))
+    assert len(await store.read_trades("kraken", "BTC-USD")) == 302
+    await store.close()
+
+
+async def test_a_file_may_be_read_by_several(settings: Callable[..., StoreSettings]) -> None:
+    with pytest.raises(StoreError, match=r"history\.duckdb doesn't exist"):
+        await EmbeddedStore.open(settings(), read_only=True)
+    store = await EmbeddedStore.open(settings(retention_days=0))
+    await store.append(WriteBatch(exchange="kraken", trades=[row(1), row(2)]))
+    await store.close()
+    with _holding(settings().path, read_only=True) as holder:
+        reader = await EmbeddedStore.open(settings(), read_only=True)
+        assert await stored_ids(reader) == ["1", "2"]
+        with pytest.raises(StoreError, match="reading only"):
+            await reader.append(WriteBatch(exchange="kraken", trades=[row(3)]))
+        await reader.close()
+        holder.kill()
 
 
 async def test_summaries_are_what_the_tables_hold(
@@ -100,7 +302,7 @@ async def test_summaries_are_what_the_tables_hold(
     before = await store.summarise()
     assert [summary.trades for summary in before] == [5, 1, 1]
     with monkeypatch.context() as broken:
-        broken.setattr(tables, "INSERT_TRADES", "INSERT INTO nowhere SELECT 1")
+        broken.setattr(tables, "INSERT_TRADES", "INSERT INTO nowhere SELECT {text}")
         with pytest.raises(StoreError):
             await store.append(WriteBatch(exchange="kraken", trades=[row(10)]))
     assert await store.summarise() == before == await counted(store)
@@ -110,6 +312,11 @@ async def test_summaries_are_what_the_tables_hold(
     # What retention deletes is counted no more, a whole series included.
     store = await EmbeddedStore.open(settings(retention_days=30))
     await store.append(WriteBatch(exchange="kraken", trades=[row(12)]))
+
+    async def swept() -> bool:
+        return len(await store.summarise()) == 2
+
+    await eventually(swept)
     assert await store.summarise() == await counted(store)
     assert [summary.symbol for summary in await store.summarise()] == ["BTC-USD", "ETH-USD"]
     await store.close()

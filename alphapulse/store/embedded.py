@@ -6,12 +6,10 @@ DuckDB's calls block, so they run in threads: one writes, a few read, each with 
 from __future__ import annotations
 
 import asyncio
-import re
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from functools import partial
 from typing import Any, TypeVar
 
 import duckdb
@@ -20,13 +18,23 @@ from alphapulse.clock import NS_PER_SECOND, wall_ns
 from alphapulse.config import StoreSettings
 from alphapulse.errors import StoreError
 from alphapulse.fixed import INT64_MAX
-from alphapulse.history import BookRow, GapRow, OrderKey, SeriesSummary, TradeRow, narrowed
+from alphapulse.history import (
+    BookRow,
+    GapRow,
+    OrderKey,
+    SeriesSummary,
+    StateRow,
+    TradeRow,
+    narrowed,
+)
 from alphapulse.log import get_logger
 from alphapulse.model import IdKind
 from alphapulse.shm import Position
 from alphapulse.store import tables
-from alphapulse.store.bars import Part, regrouped, span_of_bars
+from alphapulse.store.bars import Part, regrouped
 from alphapulse.store.books import dump_book, load_book
+from alphapulse.store.embedded_bars import BarTables
+from alphapulse.store.embedded_file import connect, transaction
 from alphapulse.store.identity import Series, sift, text_ids
 from alphapulse.store.recent import KEPT, RecentTrades
 from alphapulse.store.repository import Repository, WriteBatch
@@ -35,13 +43,13 @@ T = TypeVar("T")
 
 READERS = 2
 """Threads that answer queries."""
-DATABASE_THREADS = 2
-"""Threads that DuckDB may use for one query."""
 SECONDS_BETWEEN_SWEEPS = 3600.0
-"""How often trades older than the retention are deleted."""
+"""How often what is older than the retention is deleted."""
+ROWS_AT_ONCE = 100_000
+"""Trades deleted in one transaction, about; others go on in between."""
 
 _TIMES_MIN = -INT64_MAX
-_LOCK_HOLDER = re.compile(r"\(PID (\d+)\)")
+_DAY_NS = 86400 * NS_PER_SECOND
 
 log = get_logger(__name__)
 
@@ -52,49 +60,73 @@ class EmbeddedStore(Repository):
     Parameters
     ----------
     database : the open file, its tables there
-    retention_ns : age at which trades are deleted, 0 for never
-    pace_seconds : see `Store`; a transaction takes milliseconds of CPU time, however small it is
+    settings : section ``store``
+    read_only : whether nothing is written
     """
 
     def __init__(
-        self, database: duckdb.DuckDBPyConnection, retention_ns: int, pace_seconds: float
+        self, database: duckdb.DuckDBPyConnection, settings: StoreSettings, *, read_only: bool
     ) -> None:
         self._database = database
-        self._retention_ns = retention_ns
+        self._retention_ns = int(settings.retention_days * _DAY_NS)
+        self._bar_retention_ns = int(settings.bar_retention_days * _DAY_NS)
+        self._read_only = read_only
         self._writer = ThreadPoolExecutor(1, "store-writer")
         self._readers = ThreadPoolExecutor(READERS, "store-reader")
         self._local = threading.local()
-        self.pace_seconds = pace_seconds
+        # A transaction takes milliseconds of CPU time, however small it is.
+        self.pace_seconds = settings.batch_timeout_ms / 1000
         self._series_ids: dict[tuple[str, str], int] = {}
         self._placed: set[str] = set()
         self._seen: dict[str, dict[str, Series]] | None = None
+        self._entries = 0
+        self._gap_id = 0
         # What summaries tell: as committed, and as it will be after the transaction under way.
         self._held: dict[tuple[str, str], SeriesSummary] = {}
         self._coming: dict[tuple[str, str], SeriesSummary] = {}
+        self._bars = BarTables()
         self._recent = RecentTrades()
         self._added: list[TradeRow] = []
-        self._swept = False
-        self._next_sweep = 0.0
+        self._upkeep: asyncio.Task[None] | None = None
         self._closed = False
 
     @classmethod
-    async def open(cls, settings: StoreSettings) -> EmbeddedStore:
+    async def open(cls, settings: StoreSettings, *, read_only: bool = False) -> EmbeddedStore:
         """Open the file of the settings, or create it.
+
+        Parameters
+        ----------
+        settings : section ``store``
+        read_only : change nothing, not even by retention; several processes may read a file that
+            none writes
 
         Raises
         ------
         StoreError
             another process has it open, it can't be created, or it is of another version
         """
-        database = await asyncio.to_thread(_connect, settings)
-        retention_ns = int(settings.retention_days * 86400) * NS_PER_SECOND
-        store = cls(database, retention_ns, settings.batch_timeout_ms / 1000)
-        await store._write(store._load)
+        database = await asyncio.to_thread(connect, settings, read_only=read_only)
+        store = cls(database, settings, read_only=read_only)
+        try:
+            await store._run(store._writer, store._start)
+        except BaseException:
+            await store.close()
+            raise
+        if not read_only and (store._retention_ns or store._bar_retention_ns):
+            store._upkeep = asyncio.create_task(store._keep_up())
         return store
+
+    def _start(self) -> None:
+        cursor = self._cursor()
+        self._load(cursor)
+        self._held = self._coming
+        self._bars.load(cursor, self._entries, write=not self._read_only)
 
     async def append(self, batch: WriteBatch) -> int:
         """See `Store`."""
-        return await self._write(lambda cursor: self._append(cursor, batch))
+        if self._read_only:
+            raise StoreError("the store is open for reading only")
+        return await self._run(self._writer, lambda: self._commit(batch))
 
     async def position(self, exchange: str) -> Position | None:
         """See `Store`."""
@@ -114,15 +146,23 @@ class EmbeddedStore(Repository):
         beyond: OrderKey | None = None,
     ) -> list[TradeRow]:
         """See `History`."""
-        series = self._series_ids.get((exchange, symbol))
-        if series is None:
+        key = exchange, symbol
+        series, held = self._series_ids.get(key), self._held.get(key)
+        if series is None or held is None:
             return []
         if newest and start_ns is None and end_ns is None and beyond is None:
-            return await self._read_newest((exchange, symbol), series, limit)
-        span = _span(*narrowed(start_ns, end_ns, beyond, newest))
+            return await self._read_newest(key, series, limit)
+        start, end = _span(*narrowed(start_ns, end_ns, beyond, newest))
+        start, end = max(start, held.first_ns), min(end, held.last_ns)
+        # Twice the time that holds so many on the average.
+        width = None if limit is None else 2 * limit * (held.last_ns - held.first_ns) // held.trades
         query = tables.select_trades(newest, beyond is not None)
-        rows = await self._read(query, [series, *span, *(beyond or ()), _limit(limit)])
-        trades = [tables.trade_of(row, exchange, symbol) for row in rows]
+        rows: list[tuple[Any, ...]] = []
+        for window in _windows(start, end, width, newest):
+            rows = await self._read(query, [series, *window, *(beyond or ()), _limit(limit)])
+            if len(rows) == limit:
+                break
+        trades = [tables.trade_of(row, *key) for row in rows]
         return trades[::-1] if newest else trades
 
     async def _read_newest(
@@ -157,14 +197,19 @@ class EmbeddedStore(Repository):
     ) -> list[Part]:
         """See `Store`."""
         series = self._series_ids.get((exchange, symbol))
-        if series is None:
+        known = None if series is None else self._bars.span(series)
+        if series is None or known is None:
             return []
-        span = _span(*span_of_bars(interval_ns, start_ns, end_ns))
-        direction = -1 if newest else 1
-        rows = await self._read(
-            tables.SELECT_PARTS, [interval_ns, interval_ns, series, *span, direction, _limit(limit)]
-        )
-        return regrouped(map(tables.part_of, rows), interval_ns)
+        start, end = _span(start_ns, end_ns)
+        start, end = max(start, known[0] - interval_ns), min(end, known[1])
+        width = None if limit is None else limit * interval_ns
+        parts: list[Part] = []
+        for window in _windows(start, end, width, newest):
+            read = partial(self._bars.read, self._cursor, series, interval_ns, *window)
+            parts = regrouped(await self._run(self._readers, read), interval_ns)
+            if limit is not None and len(parts) >= limit:
+                return parts[-limit:] if newest else parts[:limit]
+        return parts
 
     async def read_gaps(
         self, exchange: str, start_ns: int | None = None, end_ns: int | None = None
@@ -173,15 +218,26 @@ class EmbeddedStore(Repository):
         rows = await self._read(tables.SELECT_GAPS, [exchange, *_span(start_ns, end_ns)])
         return [tables.gap_of(row, exchange) for row in rows]
 
+    async def read_states(
+        self,
+        exchange: str,
+        symbol: str,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        limit: int | None = None,
+    ) -> list[StateRow]:
+        """See `History`."""
+        values = [exchange, symbol, *_span(start_ns, end_ns), _limit(limit)]
+        rows = await self._read(tables.SELECT_STATES, values)
+        return [tables.state_of(row, exchange, symbol) for row in reversed(rows)]
+
     async def read_book(
         self, exchange: str, symbol: str, at_ns: int | None = None
     ) -> BookRow | None:
-        """See `History`; only the latest book is kept."""
-        query = (
-            "SELECT body FROM books WHERE exchange = ? AND symbol = ? AND timestamp_ns <= ? "
-            "ORDER BY timestamp_ns DESC LIMIT 1"
-        )
-        rows = await self._read(query, [exchange, symbol, INT64_MAX if at_ns is None else at_ns])
+        """See `History`."""
+        _, at = _span(None, at_ns)
+        values = {"exchange": exchange, "symbol": symbol, "at": at}
+        rows = await self._read(tables.SELECT_BOOK, values)
         return load_book(rows[0][0]) if rows else None
 
     async def summarise(self) -> list[SeriesSummary]:
@@ -199,17 +255,26 @@ class EmbeddedStore(Repository):
         if self._closed:
             return
         self._closed = True
+        if self._upkeep is not None:
+            self._upkeep.cancel()
+            await asyncio.gather(self._upkeep, return_exceptions=True)
         await asyncio.to_thread(self._shut_down)
 
     def _shut_down(self) -> None:
+        if not self._read_only:
+            self._writer.submit(self._finish)
         self._writer.shutdown()
         self._readers.shutdown()
         self._database.close()
 
-    async def _write(self, job: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-        return await self._run(self._writer, lambda: self._in_transaction(job))
+    def _finish(self) -> None:
+        try:
+            self._bars.write(self._cursor(), self._entries)
+        except duckdb.Error as error:
+            # They are made of the trades again when the file is opened.
+            log.warning("the latest bars are not written", problem=str(error))
 
-    async def _read(self, query: str, values: list[Any]) -> list[tuple[Any, ...]]:
+    async def _read(self, query: str, values: Any) -> list[tuple[Any, ...]]:
         return await self._run(
             self._readers, lambda: self._cursor().execute(query, values).fetchall()
         )
@@ -228,30 +293,28 @@ class EmbeddedStore(Repository):
             cursor = self._local.cursor = self._database.cursor()
         return cursor
 
-    def _in_transaction(self, job: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+    def _commit(self, batch: WriteBatch) -> int:
         cursor = self._cursor()
-        cursor.execute("BEGIN")
-        self._coming, self._added, self._swept = self._held, [], False
+        self._coming, self._added = self._held, []
         try:
-            result = job(cursor)
-            cursor.execute("COMMIT")
+            with transaction(cursor):
+                self._append(cursor, batch)
         except BaseException:
             # What is noted in memory may be ahead of the file now.
             self._seen = None
-            self._roll_back(cursor)
             raise
         self._held = self._coming
-        if self._swept:
-            self._recent.clear()
-        self._recent.add(self._added)
-        return result
+        if self._added:
+            self._entries += len(self._added)
+            self._recent.add(self._added)
+            self._bars.add(self._added, self._ids_of(self._added))
+        if self._bars.due:
+            self._bars.write(cursor, self._entries)
+        return len(self._added)
 
-    def _roll_back(self, cursor: duckdb.DuckDBPyConnection) -> None:
-        try:
-            cursor.execute("ROLLBACK")
-        except duckdb.Error as error:
-            # A failed COMMIT has ended the transaction already.
-            log.debug("nothing to roll back", problem=str(error))
+    def _ids_of(self, rows: list[TradeRow]) -> list[int]:
+        ids = self._series_ids
+        return [ids[row.exchange, row.symbol] for row in rows]
 
     def _load(self, cursor: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Series]]:
         seen: dict[str, dict[str, Series]] = {}
@@ -266,31 +329,32 @@ class EmbeddedStore(Repository):
             by_id[number].extend(IdKind(kind), highest)
         cursor.execute("SELECT exchange FROM positions")
         self._placed = {exchange for (exchange,) in cursor.fetchall()}
+        ((self._entries,),) = cursor.execute(tables.SELECT_ENTRIES).fetchall()
         self._series_ids, self._seen = ids, seen
         self._coming = _summaries(cursor)
         return seen
 
-    def _append(self, cursor: duckdb.DuckDBPyConnection, batch: WriteBatch) -> int:
+    def _append(self, cursor: duckdb.DuckDBPyConnection, batch: WriteBatch) -> None:
         seen = self._load(cursor) if self._seen is None else self._seen
         series = seen.setdefault(batch.exchange, {})
         new = sift(batch.trades, series, self._known_texts(cursor, batch))
         if new:
             self._insert_trades(cursor, batch.exchange, new, series)
         for gap in batch.gaps:
-            cursor.execute(
-                "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", tables.gap_values(gap)
-            )
+            # By the time, so that no id comes again after the newest gap was deleted.
+            self._gap_id = max(self._gap_id + 1, wall_ns())
+            cursor.execute(tables.INSERT_GAP, tables.gap_values(gap, self._gap_id))
+        for fill in batch.fills:
+            cursor.execute(tables.FILL_GAP, tables.fill_values(fill, batch.exchange))
+        for state in batch.states:
+            cursor.execute(tables.INSERT_STATE, tables.state_values(state))
         for book in batch.books:
-            key = [book.exchange, book.symbol]
-            cursor.execute("DELETE FROM books WHERE exchange = ? AND symbol = ?", key)
-            values = [*key, book.timestamp_ns, dump_book(book)]
-            cursor.execute("INSERT INTO books VALUES (?, ?, ?, ?)", values)
+            values = [book.exchange, book.symbol, book.timestamp_ns, dump_book(book)]
+            cursor.execute(tables.INSERT_BOOK, values)
         if batch.position is not None:
             self._place(cursor, batch.exchange, batch.position)
         self._added = new
         self._coming = _with_trades(self._coming, new)
-        self._sweep(cursor, seen)
-        return len(new)
 
     def _place(self, cursor: duckdb.DuckDBPyConnection, exchange: str, position: Position) -> None:
         if exchange in self._placed:
@@ -318,10 +382,10 @@ class EmbeddedStore(Repository):
                 # That the highest range goes on is told by the trades themselves (`_load`).
                 values = [series[symbol].dump(), known]
                 cursor.execute("UPDATE series SET ids = ? WHERE id = ?", values)
-        ids = [self._series_ids[exchange, row.symbol] for row in rows]
-        cursor.register("new_trades", tables.trade_columns(rows, ids))
+        columns = tables.trade_columns(rows, self._ids_of(rows), self._entries)
+        cursor.register("new_trades", columns)
         try:
-            cursor.execute(tables.INSERT_TRADES)
+            cursor.execute(tables.insert_trades(columns))
         finally:
             cursor.unregister("new_trades")
 
@@ -338,49 +402,54 @@ class EmbeddedStore(Repository):
                 known.add((symbol, trade_id))
         return known
 
-    def _sweep(self, cursor: duckdb.DuckDBPyConnection, seen: dict[str, dict[str, Series]]) -> None:
-        if not self._retention_ns or time.monotonic() < self._next_sweep:
-            return
-        self._next_sweep = time.monotonic() + SECONDS_BETWEEN_SWEEPS
-        oldest = wall_ns() - self._retention_ns
-        for (exchange, symbol), number in self._series_ids.items():
-            values = [seen[exchange][symbol].dump(), number]
-            cursor.execute("UPDATE series SET ids = ? WHERE id = ?", values)
-        cursor.execute("DELETE FROM trades WHERE timestamp_ns < ?", [oldest])
-        cursor.execute("DELETE FROM gaps WHERE received_ns < ?", [oldest])
-        self._coming = _summaries(cursor)
-        self._swept = True
+    async def _keep_up(self) -> None:
+        """Delete what is older than the retention, in pieces, for as long as the store is open."""
+        while True:
+            try:
+                while await self._run(self._writer, self._sweep):
+                    pass
+            except StoreError as error:
+                log.warning("old history is not being deleted", problem=str(error))
+            await asyncio.sleep(SECONDS_BETWEEN_SWEEPS)
 
+    def _sweep(self) -> bool:
+        """Delete a piece; whether there is more."""
+        cursor = self._cursor()
+        now = wall_ns()
+        # No trade is deleted that bars don't have.
+        self._bars.write(cursor, self._entries)
+        if self._retention_ns and self._sweep_trades(cursor, now - self._retention_ns):
+            return True
+        with transaction(cursor):
+            if self._retention_ns:
+                for query in tables.DELETE_OLD:
+                    cursor.execute(query, [now - self._retention_ns])
+            if self._bar_retention_ns:
+                self._bars.forget(cursor, now - self._bar_retention_ns)
+        try:
+            # Gives the space of deleted rows to later ones; also done as the log grows.
+            cursor.execute("CHECKPOINT")
+        except duckdb.TransactionException as error:
+            log.debug("no checkpoint now", problem=str(error))
+        return False
 
-def _connect(settings: StoreSettings) -> duckdb.DuckDBPyConnection:
-    path = Path(settings.path)
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": f"{settings.memory_limit_bytes}B",
-        "threads": DATABASE_THREADS,
-        "autoinstall_known_extensions": False,
-        "autoload_known_extensions": False,
-    }
-    try:
-        database = duckdb.connect(str(path), config=config)
-    except duckdb.Error as error:
-        raise StoreError(_problem(path, str(error))) from error
-    try:
-        database.execute(tables.SCHEMA)
-        row = database.execute("SELECT schema_version FROM about").fetchone()
-        if row is None:
-            database.execute("INSERT INTO about VALUES (?)", [tables.SCHEMA_VERSION])
-        elif row[0] != tables.SCHEMA_VERSION:
-            raise StoreError(
-                f"{path} has tables of version {row[0]}, this program needs "
-                f"{tables.SCHEMA_VERSION}; set store.path to another file"
-            )
-    except duckdb.Error as error:
-        database.close()
-        raise StoreError(_problem(path, str(error))) from error
-    except StoreError:
-        database.close()
-        raise
-    return database
+    def _sweep_trades(self, cursor: duckdb.DuckDBPyConnection, oldest_ns: int) -> bool:
+        """Delete some trades that are older; whether there were any."""
+        bounds = [oldest_ns, ROWS_AT_ONCE]
+        ((last_ns,),) = cursor.execute(tables.SELECT_OLD, bounds).fetchall()
+        if last_ns is None:
+            return False
+        with transaction(cursor):
+            seen = self._load(cursor) if self._seen is None else self._seen
+            for (exchange, symbol), number in self._series_ids.items():
+                # The trades tell no more where the highest range ends.
+                values = [seen[exchange][symbol].dump(), number]
+                cursor.execute("UPDATE series SET ids = ? WHERE id = ?", values)
+            cursor.execute("DELETE FROM trades WHERE timestamp_ns <= ?", [last_ns])
+            held = _summaries(cursor)
+        self._held = held
+        self._recent.clear()
+        return True
 
 
 def _summaries(cursor: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], SeriesSummary]:
@@ -407,15 +476,13 @@ def _with_trades(
     return found
 
 
-def _problem(path: Path, text: str) -> str:
-    holder = _LOCK_HOLDER.search(text)
-    if "lock" not in text:
-        return f"{path} can't be opened as a database: {text}"
-    who = f"process {holder[1]}" if holder else "another process"
-    return (
-        f"{path} is open in {who}, and the embedded database serves one process at a time; "
-        "stop that one, set store.path to another file, or use Redis (store.redis_url)"
-    )
+def _windows(start: int, end: int, width: int | None, newest: bool) -> Iterator[tuple[int, int]]:
+    """Ever longer spans from one end of a span, the last one whole; none of an empty span."""
+    while width is not None and width < end - start:
+        yield (end - width, end) if newest else (start, start + width)
+        width = (width + 1) * 16
+    if start <= end:
+        yield start, end
 
 
 def _span(start_ns: int | None, end_ns: int | None) -> tuple[int, int]:

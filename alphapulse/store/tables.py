@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from alphapulse.history import GapRow, TradeRow
-from alphapulse.model import Channel, IdKind, Reason, Side
-from alphapulse.store.bars import Part
+from alphapulse.history import FillStatus, GapFill, GapRow, StateRow, TradeRow
+from alphapulse.model import BookState, Channel, IdKind, Reason, Side
+from alphapulse.store.bars import STORED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS about (schema_version INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS about (
+    schema_version INTEGER NOT NULL, trades_in_bars BIGINT NOT NULL DEFAULT 0
+);
 CREATE TABLE IF NOT EXISTS series (
     id INTEGER NOT NULL, exchange VARCHAR NOT NULL, symbol VARCHAR NOT NULL, ids VARCHAR NOT NULL
 );
@@ -33,9 +35,20 @@ CREATE TABLE IF NOT EXISTS trades (
     size BIGINT NOT NULL,
     size_exponent UTINYINT NOT NULL,
     side UTINYINT NOT NULL,
-    matches UINTEGER NOT NULL
+    matches UINTEGER NOT NULL,
+    filled BOOLEAN NOT NULL,
+    entry BIGINT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS states (
+    exchange VARCHAR NOT NULL,
+    symbol VARCHAR NOT NULL,
+    state UTINYINT NOT NULL,
+    reason UTINYINT NOT NULL,
+    timestamp_ns BIGINT NOT NULL,
+    received_ns BIGINT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS gaps (
+    id BIGINT NOT NULL,
     exchange VARCHAR NOT NULL,
     symbol VARCHAR,
     channel UTINYINT NOT NULL,
@@ -44,7 +57,11 @@ CREATE TABLE IF NOT EXISTS gaps (
     last BIGINT,
     "count" BIGINT,
     since_ns BIGINT NOT NULL,
-    received_ns BIGINT NOT NULL
+    received_ns BIGINT NOT NULL,
+    epoch BIGINT,
+    status VARCHAR NOT NULL,
+    filled_ns BIGINT NOT NULL,
+    filled BIGINT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS books (
     exchange VARCHAR NOT NULL, symbol VARCHAR NOT NULL, timestamp_ns BIGINT NOT NULL,
@@ -53,40 +70,108 @@ CREATE TABLE IF NOT EXISTS books (
 CREATE TABLE IF NOT EXISTS positions (
     exchange VARCHAR NOT NULL, epoch BIGINT NOT NULL, sequence BIGINT NOT NULL
 );
+""" + "".join(
+    f"""
+CREATE TABLE IF NOT EXISTS bars_{interval} (
+    series INTEGER NOT NULL,
+    begin_ns BIGINT NOT NULL,
+    price_exponent UTINYINT NOT NULL,
+    size_exponent UTINYINT NOT NULL,
+    open BIGINT NOT NULL,
+    high BIGINT NOT NULL,
+    low BIGINT NOT NULL,
+    close BIGINT NOT NULL,
+    volume HUGEINT NOT NULL,
+    trades BIGINT NOT NULL,
+    first_ns BIGINT NOT NULL, first_number UBIGINT NOT NULL, first_text VARCHAR NOT NULL,
+    last_ns BIGINT NOT NULL, last_number UBIGINT NOT NULL, last_text VARCHAR NOT NULL
+);
 """
+    for interval in STORED
+)
 """Times in nanoseconds; a price is ``price / 10**price_exponent``, a size likewise."""
 
-INSERT_TRADES = "INSERT INTO trades SELECT * FROM new_trades"
+# Of version 1: trades are numbered, gaps have names and what became of them. Bars are made of the
+# trades when the file is opened.
+_BEFORE = f"""
+ALTER TABLE about ADD COLUMN trades_in_bars BIGINT DEFAULT 0;
+UPDATE about SET schema_version = {SCHEMA_VERSION};
+ALTER TABLE trades RENAME TO trades_1;
+ALTER TABLE gaps RENAME TO gaps_1;
+"""  # noqa: S608
+_AFTER = """
+INSERT INTO trades SELECT *, false, rowid FROM trades_1;
+INSERT INTO gaps SELECT rowid + 1, *, NULL, 'open', -9223372036854775808, 0 FROM gaps_1;
+DROP TABLE trades_1;
+DROP TABLE gaps_1;
+"""
+MIGRATE_FROM_1 = _BEFORE + SCHEMA + _AFTER
 
 _SELECT_TRADES = """
 SELECT id_kind, trade_number, trade_text, timestamp_ns, received_ns, price, price_exponent,
-    size, size_exponent, side, matches
+    size, size_exponent, side, matches, filled
 FROM trades WHERE series = ? AND timestamp_ns BETWEEN ? AND ? {beyond}
 ORDER BY timestamp_ns {order}, trade_number {order}, trade_text {order} LIMIT ?
 """
 
-# One row per bar and pair of exponents, of which there is nearly always one. A rank counts bars.
-SELECT_PARTS = """
-WITH chosen AS (
-    SELECT *, timestamp_ns // ? * ? AS begin_ns,
-        (timestamp_ns, trade_number, trade_text) AS order_key
-    FROM trades WHERE series = ? AND timestamp_ns BETWEEN ? AND ?
-)
-SELECT begin_ns, price_exponent, size_exponent, min(order_key), max(order_key),
-    arg_min(price, order_key), max(price), min(price), arg_max(price, order_key),
-    sum(size), count(*)
-FROM chosen GROUP BY begin_ns, price_exponent, size_exponent
-QUALIFY dense_rank() OVER (ORDER BY begin_ns * ?) <= ?
-"""
-
-SELECT_HIGHEST = """
-SELECT series, id_kind, max(trade_number) FROM trades WHERE id_kind <> 2 GROUP BY series, id_kind
+INSERT_TRADES = """
+INSERT INTO trades SELECT series, id_kind, trade_number, {text}, timestamp_ns, received_ns, price,
+    price_exponent, size, size_exponent, side, matches, filled, entry
+FROM new_trades
 """
 
 SELECT_GAPS = """
-SELECT symbol, channel, reason, first, last, "count", since_ns, received_ns
-FROM gaps WHERE exchange = ? AND received_ns BETWEEN ? AND ? ORDER BY received_ns
+SELECT id, symbol, channel, reason, first, last, "count", since_ns, received_ns, epoch, status,
+    filled_ns, filled
+FROM gaps WHERE exchange = ? AND received_ns BETWEEN ? AND ? ORDER BY received_ns, id
 """
+
+INSERT_GAP = "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+FILL_GAP = "UPDATE gaps SET status = ?, filled_ns = ?, filled = ? WHERE exchange = ? AND id = ?"
+
+SELECT_STATES = """
+SELECT state, reason, timestamp_ns, received_ns FROM states
+WHERE exchange = ? AND symbol = ? AND received_ns BETWEEN ? AND ?
+ORDER BY received_ns DESC, rowid DESC LIMIT ?
+"""
+
+INSERT_STATE = "INSERT INTO states VALUES (?, ?, ?, ?, ?, ?)"
+
+# First the time, which is a small column, then the one body of it.
+SELECT_BOOK = """
+SELECT body FROM books WHERE exchange = $exchange AND symbol = $symbol AND timestamp_ns = (
+    SELECT max(timestamp_ns) FROM books
+    WHERE exchange = $exchange AND symbol = $symbol AND timestamp_ns <= $at
+) ORDER BY rowid DESC LIMIT 1
+"""
+
+INSERT_BOOK = "INSERT INTO books VALUES (?, ?, ?, ?)"
+
+SELECT_HIGHEST = """
+SELECT series, id_kind, max(trade_number) FROM trades WHERE id_kind < 2 GROUP BY series, id_kind
+"""
+
+SELECT_ENTRIES = """
+SELECT greatest(trades_in_bars, (SELECT coalesce(max(entry) + 1, 0) FROM trades)) FROM about
+"""
+
+# The oldest in the order of storing, which is nearly that of time.
+SELECT_OLD = """
+SELECT max(timestamp_ns)
+FROM (SELECT timestamp_ns FROM trades WHERE timestamp_ns < ? LIMIT ?)
+"""
+
+# The latest book of a symbol stays, however old.
+DELETE_OLD = (
+    "DELETE FROM states WHERE received_ns < ?",
+    "DELETE FROM gaps WHERE received_ns < ?",
+    """
+    DELETE FROM books WHERE timestamp_ns < ? AND (exchange, symbol, timestamp_ns) NOT IN (
+        SELECT (exchange, symbol, max(timestamp_ns)) FROM books GROUP BY exchange, symbol
+    )
+    """,
+)
 
 SELECT_SUMMARY = """
 SELECT series.exchange, series.symbol, count(*), min(timestamp_ns), max(timestamp_ns)
@@ -111,21 +196,35 @@ def select_trades(newest: bool, beyond: bool) -> str:
     return _SELECT_TRADES.format(beyond=condition, order=order)
 
 
-def trade_columns(rows: Sequence[TradeRow], series: Sequence[int]) -> dict[str, NDArray[Any]]:
-    """Columns of table ``trades``, in its order.
+def insert_trades(columns: Mapping[str, NDArray[Any]]) -> str:
+    """Statement that adds a registered ``new_trades`` with these columns."""
+    # Texts are rare, and dear to hand over.
+    return INSERT_TRADES.format(text="trade_text" if "trade_text" in columns else "''")
+
+
+def trade_columns(
+    rows: Sequence[TradeRow], series: Sequence[int], first_entry: int
+) -> dict[str, NDArray[Any]]:
+    """Columns of table ``trades``; without ``trade_text`` where it would be empty.
 
     Parameters
     ----------
     rows : the trades
     series : id of each trade's series
+    first_entry : what the first one's ``entry`` is
     """
-    texts = [row.trade_id if row.id_kind is IdKind.TEXT else "" for row in rows]
-    numbers = [0 if row.id_kind is IdKind.TEXT else int(row.trade_id) for row in rows]
+    texts: dict[str, NDArray[Any]] = {}
+    if any(row.id_kind is IdKind.TEXT for row in rows):
+        keys = [row.order_key for row in rows]
+        numbers = [number for _, number, _ in keys]
+        texts["trade_text"] = np.array([text for _, _, text in keys], object)
+    else:
+        numbers = [int(row.trade_id) for row in rows]
     return {
+        **texts,
         "series": np.array(series, np.int32),
         "id_kind": np.array([row.id_kind for row in rows], np.uint8),
         "trade_number": np.array(numbers, np.uint64),
-        "trade_text": np.array(texts, object),
         "timestamp_ns": np.array([row.timestamp_ns for row in rows], np.int64),
         "received_ns": np.array([row.received_ns for row in rows], np.int64),
         "price": np.array([row.price for row in rows], np.int64),
@@ -134,12 +233,15 @@ def trade_columns(rows: Sequence[TradeRow], series: Sequence[int]) -> dict[str, 
         "size_exponent": np.array([row.size_exponent for row in rows], np.uint8),
         "side": np.array([row.side for row in rows], np.uint8),
         "matches": np.array([row.matches for row in rows], np.uint32),
+        "filled": np.array([row.filled for row in rows], np.bool_),
+        "entry": np.arange(first_entry, first_entry + len(rows), dtype=np.int64),
     }
 
 
 def trade_of(row: tuple[Any, ...], exchange: str, symbol: str) -> TradeRow:
     """Trade of a row that ``select_trades`` gave."""
-    kind, number, text, timestamp_ns, received_ns, price, price_exp, size, size_exp, side, n = row
+    kind, number, text, timestamp_ns, received_ns, price, price_exp, *rest = row
+    size, size_exp, side, matches, filled = rest
     return TradeRow(
         exchange=exchange,
         symbol=symbol,
@@ -152,19 +254,15 @@ def trade_of(row: tuple[Any, ...], exchange: str, symbol: str) -> TradeRow:
         size=size,
         size_exponent=size_exp,
         side=_SIDES[side],
-        matches=n,
+        matches=matches,
+        filled=filled,
     )
-
-
-def part_of(row: tuple[Any, ...]) -> Part:
-    """Part of a bar, of a row that ``SELECT_PARTS`` gave."""
-    begin_ns, price_exponent, size_exponent, first, last, *rest = row
-    return Part(begin_ns, price_exponent, size_exponent, _key(first), _key(last), *rest)
 
 
 def gap_of(row: tuple[Any, ...], exchange: str) -> GapRow:
     """Gap of a row that ``SELECT_GAPS`` gave."""
-    symbol, channel, reason, first, last, count, since_ns, received_ns = row
+    number, symbol, channel, reason, first, last, count, since_ns, received_ns, *fate = row
+    epoch, status, filled_ns, filled = fate
     return GapRow(
         exchange=exchange,
         symbol=symbol,
@@ -175,12 +273,18 @@ def gap_of(row: tuple[Any, ...], exchange: str) -> GapRow:
         count=count,
         since_ns=since_ns,
         received_ns=received_ns,
+        epoch=epoch,
+        id=str(number),
+        status=FillStatus(status),
+        filled_ns=filled_ns,
+        filled=filled,
     )
 
 
-def gap_values(gap: GapRow) -> tuple[Any, ...]:
-    """Values for table ``gaps``, in its order."""
+def gap_values(gap: GapRow, number: int) -> tuple[Any, ...]:
+    """Values for ``INSERT_GAP``; the number is to be the gap's id."""
     return (
+        number,
         gap.exchange,
         gap.symbol,
         int(gap.channel),
@@ -190,9 +294,32 @@ def gap_values(gap: GapRow) -> tuple[Any, ...]:
         gap.count,
         gap.since_ns,
         gap.received_ns,
+        gap.epoch,
+        gap.status.value,
+        gap.filled_ns,
+        gap.filled,
     )
 
 
-def _key(value: Any) -> tuple[int, int, str]:
-    time, number, text = value.values() if isinstance(value, dict) else value
-    return time, number, text
+def fill_values(fill: GapFill, exchange: str) -> tuple[Any, ...]:
+    """Values for ``FILL_GAP``."""
+    return fill.status.value, fill.filled_ns, fill.filled, exchange, int(fill.id)
+
+
+def state_of(row: tuple[Any, ...], exchange: str, symbol: str) -> StateRow:
+    """Change of state of a row that ``SELECT_STATES`` gave."""
+    state, reason, timestamp_ns, received_ns = row
+    return StateRow(
+        exchange=exchange,
+        symbol=symbol,
+        state=BookState(state),
+        reason=Reason(reason),
+        timestamp_ns=timestamp_ns,
+        received_ns=received_ns,
+    )
+
+
+def state_values(row: StateRow) -> tuple[Any, ...]:
+    """Values for ``INSERT_STATE``."""
+    names = row.exchange, row.symbol
+    return (*names, int(row.state), int(row.reason), row.timestamp_ns, row.received_ns)
