@@ -59,7 +59,7 @@ def test_compose_file_is_valid_by_the_specifications_schema() -> None:
 
 
 def test_all_parts_are_there() -> None:
-    assert OURS == ["collectors", "stream", "api"]
+    assert OURS == ["collectors", "stream", "store", "api"]
     assert {"redis", "prometheus", "grafana"} < SERVICES.keys()
     scripts = re.findall(r"^(alphapulse[\w-]*) =", (ROOT / "pyproject.toml").read_text(), re.M)
     assert {SERVICES[name]["command"][0] for name in OURS} <= set(scripts)
@@ -147,7 +147,7 @@ def test_build_context_is_what_is_copied_and_nothing_built() -> None:
 async def test_the_services_work_together_and_tell_their_health(
     tmp_path: Path, ring_prefix: str
 ) -> None:
-    """As three programs that share /dev/shm; what only Docker gives is replaced."""
+    """As four programs that share /dev/shm; what only Docker gives is replaced."""
     replaced = {
         "ALPHAPULSE__RING__PREFIX": ring_prefix,
         "ALPHAPULSE__RING__SIZE_BYTES": "8MiB",
@@ -175,6 +175,8 @@ async def test_the_services_work_together_and_tell_their_health(
         stream = await start("stream")
         port = await stream.port()
         replaced |= {"STREAM_PORT": str(port), "ALPHAPULSE__STREAM__HOST": "127.0.0.1"}
+        store = await start("store")
+        await store.line("store is ready")
         api = await start("api")
         http = await stack.enter_async_context(aiohttp.ClientSession())
         url = f"http://127.0.0.1:{await api.port()}"
@@ -183,10 +185,12 @@ async def test_the_services_work_together_and_tell_their_health(
                 pass
         assert health["components"]["stream"]["status"] == "ok"
         assert (await get(http, f"http://127.0.0.1:{port}/health", "stream"))["status"] == "ok"
-        await asyncio.to_thread(check_health, "collectors", ring_prefix, 0)
-        for running in (collectors, stream, api):
+        for name in ("collectors", "store"):
+            await asyncio.to_thread(check_health, name, ring_prefix, 0)
+        for running in (collectors, stream, store, api):
             assert await running.end() == 0
-        await asyncio.to_thread(check_health, "collectors", ring_prefix, 1)
+        for name in ("collectors", "store"):
+            await asyncio.to_thread(check_health, name, ring_prefix, 1)
 
 
 async def get(http: aiohttp.ClientSession, url: str, name: str) -> dict[str, Any]:
@@ -201,6 +205,7 @@ def check_health(name: str, prefix: str, expected: int) -> None:
     """Run a service's health check on rings of this prefix."""
     *_, code = SERVICES[name]["healthcheck"]["test"]
     code = code.replace("list_rings()", f"list_rings(prefix={prefix!r})")
+    code = code.replace('"alphapulse"', repr(prefix))
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
     assert done.returncode == expected
 

@@ -62,6 +62,11 @@ def stream_main() -> None:
     typer.run(programs.stream)
 
 
+def store_main() -> None:
+    """Run `alphapulse-store`."""
+    typer.run(programs.store)
+
+
 def api_main() -> None:
     """Run `alphapulse-api-server`."""
     typer.run(programs.api)

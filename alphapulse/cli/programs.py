@@ -1,4 +1,4 @@
-"""The command lines of the three servers."""
+"""The command lines of the servers."""
 
 from __future__ import annotations
 
@@ -50,6 +50,16 @@ def stream(
     raise typer.Exit(serve("stream", overrides, config))
 
 
+def store(config: ConfigFile = None, prefix: Prefix = None, log_level: LogLevel = None) -> None:
+    """Write trades, gaps, books and bars from the rings to Redis (REDIS_URL), and fill the gaps.
+
+    `alphapulse-api-server` does this by itself; with store.writer = "apart" it is left to this
+    program. Where one is at work already, a second one stands by.
+    """
+    overrides = {"ring.prefix": prefix, "log.level": log_level}
+    raise typer.Exit(serve("store", overrides, config))
+
+
 def api(
     config: ConfigFile = None,
     prefix: Prefix = None,
@@ -59,7 +69,8 @@ def api(
 ) -> None:
     """Serve history, live books and metrics over REST (default port 3001).
 
-    Trades are written to the embedded database, or to Redis where REDIS_URL is set.
+    Trades are written to the embedded database, or by a process of its own to Redis where REDIS_URL
+    is set.
     """
     overrides = {
         "ring.prefix": prefix,

@@ -12,13 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alphapulse.config import Settings
-from alphapulse.process import GAVE_UP, Ready, Service, run_service, stop_event
+from alphapulse.errors import StoreError
+from alphapulse.process import (
+    GAVE_UP,
+    Child,
+    Ready,
+    Service,
+    Supervised,
+    run_service,
+    stop_event,
+    supervise,
+)
 
 if TYPE_CHECKING:
     from alphapulse.store import Store
 
-STORE_CLOSE_SECONDS = 5.0
-"""What the store's writer gets for its last batch."""
+STORE_CLOSE_SECONDS = 7.0
+"""What the store's writer gets for its last batch, and to end."""
 
 
 async def serve_stream(settings: Settings, ready: Ready) -> int:
@@ -58,13 +68,27 @@ async def serve_api(settings: Settings, ready: Ready) -> int:
 
 
 async def _write_history(settings: Settings, store: Store, stop: asyncio.Event) -> None:
-    """Write what the rings give, and fill the gaps in it, until told to stop."""
-    from alphapulse.store.backfill import run_backfill
-    from alphapulse.store.writer import run_store_writer
+    """Have the history written until told to stop: here, by a child, or by a program apart.
 
-    await asyncio.gather(
-        run_store_writer(settings, store, stop), run_backfill(settings, store, stop)
-    )
+    Redis gets a process of its own, since the writer's every batch would wait for requests.
+    """
+    if not settings.store.redis_url:
+        from alphapulse.store.service import write_history
+
+        await write_history(settings, store, stop)
+    elif settings.store.writer == "child":
+        child = Child("store", "alphapulse.cli.serve", ("store",))
+        if await supervise([Supervised(child, settings, stop)], stop):
+            raise StoreError("the history's writer gave up; its log says why")
+    else:
+        await stop.wait()
+
+
+async def serve_store(settings: Settings, ready: Ready) -> int:
+    """Write what the rings give to Redis until told to stop."""
+    from alphapulse.store.service import run_store
+
+    return await run_store(settings, stop=stop_event(), ready=lambda store: ready(store=store))
 
 
 async def serve_collectors(settings: Settings, ready: Ready) -> int:
@@ -76,6 +100,7 @@ async def serve_collectors(settings: Settings, ready: Ready) -> int:
 
 SERVICES: dict[str, Service] = {
     "stream": serve_stream,
+    "store": serve_store,
     "api": serve_api,
     "collectors": serve_collectors,
 }

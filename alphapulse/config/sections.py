@@ -257,6 +257,8 @@ class StoreSettings(Section, frozen=True):
     """How often each live book is kept."""
     book_levels: Count = 100
     """Levels a side of the books that are kept."""
+    writer: Literal["child", "apart"] = "child"
+    """With Redis, who runs the writer: the API server, as a child, or ``alphapulse-store``."""
     buffer_size: Count = 1000
     """Rows written at once."""
     batch_timeout_ms: Count = 100
