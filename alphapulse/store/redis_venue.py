@@ -18,6 +18,7 @@ import redis.exceptions
 from alphapulse.errors import StoreError
 from alphapulse.history import TradeRow
 from alphapulse.model import IdKind
+from alphapulse.shm import Position
 from alphapulse.store._entries import TradeStream, append_all
 from alphapulse.store.books import dump_book
 from alphapulse.store.entries import (
@@ -94,6 +95,8 @@ class VenueWriter:
         self._lock = asyncio.Lock()
         self._link: Link | None = None
         self._known: _Known | None = None
+        self._place: Position | None = None
+        """Place in the ring that was written last, unless whoever writes has to ask for it."""
         self._bars_due = 0.0
         self._sweep_due = 0.0
 
@@ -111,6 +114,7 @@ class VenueWriter:
                     new = await self._transact(batch, all_bars)
                 except BaseException:
                     # Whether it was committed isn't known: look again before the next one.
+                    self._place = None
                     await self._forget()
                     raise
                 if new is not None:
@@ -144,6 +148,8 @@ class VenueWriter:
         """Write a batch; how many of its trades were new, None if somebody else came in between."""
         link = await self._connected()
         known = self._known or await self._load(link)
+        if batch.position is not None:
+            await self._check_place(link, known)
         texts = await self._look_up(link, known, batch)
         request = Request()
         request.add("MULTI")
@@ -164,7 +170,27 @@ class VenueWriter:
         known.commits = done[-1]
         # Somebody may have written between the transaction and the watch.
         self._known = known if int(commits) == known.commits else None
+        self._place = batch.position or self._place
         return len(new)
+
+    async def _check_place(self, link: Link, known: _Known) -> None:
+        """See that Redis hasn't forgotten what it had answered for, as a crash may make it do.
+
+        Raises
+        ------
+        StoreError
+            it has: what comes next depends on the place in the ring that it knows of
+        """
+        if known is self._known or self._place is None:
+            return
+        request = Request()
+        request.add("HMGET", self._keys.position, "epoch", "sequence")
+        [(epoch, sequence)] = await link.ask(request)
+        if epoch is None or (int(epoch), int(sequence)) != self._place:
+            raise StoreError(
+                f"Redis no longer holds all that it had stored of {self._exchange}, "
+                "as after a crash; what the ring still has is written again"
+            )
 
     async def _load(self, link: Link) -> _Known:
         request = Request()
