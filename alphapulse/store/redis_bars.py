@@ -171,15 +171,20 @@ class BarReader:
         while True:
             # A page reaches to the edge of its last hash, the last page to the end of the span.
             if newest:
-                left, page = left[:-BUCKETS_AT_ONCE], left[-BUCKETS_AT_ONCE:]
-                edge = page[0] * NS_PER_SECOND if left else start
-                found += await self._page(interval, page, edge, end)
-                end = None if edge is None else edge - 1
+                rest, page = left[:-BUCKETS_AT_ONCE], left[-BUCKETS_AT_ONCE:]
+                edge = page[0] * NS_PER_SECOND if rest else start
+                parts = await self._page(interval, page, edge, end)
             else:
-                page, left = left[:BUCKETS_AT_ONCE], left[BUCKETS_AT_ONCE:]
-                edge = page[-1] * NS_PER_SECOND + bucket_ns - 1 if left else end
-                found += await self._page(interval, page, start, edge)
-                start = None if edge is None else edge + 1
+                page, rest = left[:BUCKETS_AT_ONCE], left[BUCKETS_AT_ONCE:]
+                edge = page[-1] * NS_PER_SECOND + bucket_ns - 1 if rest else end
+                parts = await self._page(interval, page, start, edge)
+            if parts is None:
+                left = await self._buckets(interval, start, end)
+                continue
+            left = rest
+            if edge is not None:
+                start, end = (start, edge - 1) if newest else (edge + 1, end)
+            found += parts
             bars = regrouped(found, interval_ns)
             # The bar at the edge may lack what the next page has.
             if not left or (limit is not None and len(bars) > limit):
@@ -192,7 +197,7 @@ class BarReader:
         length = BUCKET_SECONDS[interval]
         low = "-inf" if start is None else start // NS_PER_SECOND // length * length
         high = "+inf" if end is None else end // NS_PER_SECOND
-        async with self._client.pipeline(transaction=False) as pipe:
+        async with self._client.pipeline(transaction=True) as pipe:
             pipe.zrangebyscore(self._keys.buckets(interval, self._symbol), low, high)
             pipe.hget(self._keys.marks, self._symbol)
             names, self._mark = await pipe.execute()
@@ -200,13 +205,15 @@ class BarReader:
 
     async def _page(
         self, interval: str, buckets: list[int], start: int | None, end: int | None
-    ) -> list[Part]:
-        """Parts of these hashes and of the trades beyond the mark, within the span."""
+    ) -> list[Part] | None:
+        """Parts of these hashes and of the trades beyond the mark, within the span.
+
+        None if bars were stored since the mark was read: there may be other hashes, and other
+        trades are beyond it.
+        """
         mark, entries, hashes = await self._read(interval, buckets)
-        while mark != self._mark:
-            # Bars were stored meanwhile: other trades are beyond the mark now.
-            self._mark = mark
-            mark, entries, hashes = await self._read(interval, buckets)
+        if mark != self._mark:
+            return None
         parts = [
             _load(text, int(begin) * NS_PER_SECOND)
             for bars in hashes
