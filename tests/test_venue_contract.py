@@ -214,6 +214,17 @@ def test_metadata_gives_exact_scales_and_one_bad_entry_spoils_no_other(site: Sit
     assert [type(event) for event in found].count(Malformed) == 1
 
 
+def test_metadata_with_names_that_no_record_holds_is_malformed(site: Site) -> None:
+    entry = {
+        key: "X" * 300 if value == site.spoken.venue_symbol else value
+        for key, value in site.spoken.metadata_fields.items()
+    }
+    instruments, malformed = site.spoken.instruments([entry])
+    assert instruments == Instruments([])
+    assert isinstance(malformed, Malformed)
+    assert "bytes of names" in malformed.problem
+
+
 def test_symbols_are_spread_without_loss_within_the_venues_limits(site: Site) -> None:
     venue, one = site.spoken.venue(), site.spoken.instrument
     planned = venue.plan([one] * 120)

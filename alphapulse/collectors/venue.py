@@ -328,6 +328,9 @@ def by_channel(keys: Collection[tuple[str, str]]) -> dict[str, list[str]]:
     return found
 
 
+MOST_NAMES_BYTES = 255
+"""Of an instrument's symbols and assets in all: its record must fit into a ring's directory."""
+
 _NAMED_WITHIN_BYTES = 512
 """A frame names its symbol near one of its ends; a 50 MB one isn't searched whole."""
 
@@ -366,6 +369,10 @@ def read_instruments(
 def _checked(instrument: Instrument) -> Instrument:
     if max(instrument.price_exponent, instrument.size_exponent) > MAX_EXPONENT:
         raise ValueError(f"more than {MAX_EXPONENT} decimal places")
+    names = instrument.symbol, instrument.venue_symbol, instrument.base, instrument.quote
+    size = sum(len(name.encode()) for name in names)
+    if size > MOST_NAMES_BYTES:
+        raise ValueError(f"{size} bytes of names")
     return instrument
 
 
