@@ -9,7 +9,7 @@ from alphapulse._core.segment cimport ReadersPage
 
 cdef class Vigil:
     cdef int event
-    # Atomic: IDLE, ARMED or OVER. What follows belongs to the thread while it is armed.
+    # Atomic; what follows belongs to the thread unless it is idle, save for the timeout.
     cdef uint32_t state
     cdef Consumer consumer
     cdef ReadersPage page
@@ -18,3 +18,5 @@ cdef class Vigil:
     cdef uint32_t ended
     cdef int64_t spin_ns
     cdef int64_t timeout_ns
+
+    cdef void watch(self) noexcept nogil

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Literal, NamedTuple
 
@@ -87,6 +87,9 @@ class RingReader(Cursor[Batch]):
         self._pending: Overrun | None = None
         self._slot: slots.Slot | None = None
         self._watcher: Watcher | None = None
+        self._awaited = -1
+        """The sequence that `when_ready` was last called for."""
+        self._slices: Iterator[int] = iter(())
         self._closed = False
         self._nudged = False
         self._alarm: Alarm | None = None
@@ -308,6 +311,25 @@ class RingReader(Cursor[Batch]):
             spin_ns -= spins_ns
             timeout_ns = 0 if spin_ns else slice_ns
             await self._watcher.news(self._here.consumer, spins_ns, timeout_ns, ended)
+
+    def when_ready(self, call: Callable[[], None]) -> None:
+        """Have the running event loop call this once, soon, when there may be something to read.
+
+        For whoever doesn't await `ready`. It is called now and then where there is nothing, too,
+        so that `read` looks for the next writer's ring, and when the reader is closed.
+        """
+        here = self._here
+        sequence = here.consumer.sequence
+        if sequence != self._awaited:
+            self._awaited, self._slices = sequence, self._slices_ns()
+        ended = here.segment.ended
+        if self._closed or not here.consumer.drained:
+            asyncio.get_running_loop().call_soon(call)
+            return
+        if self._watcher is None:
+            self._watcher = Watcher(f"ring-{self.name}")
+        spin_ns, slice_ns = self._spin_ns, next(self._slices)
+        self._watcher.watch(call, here.consumer, min(spin_ns, slice_ns), slice_ns, ended)
 
     def nudge(self) -> None:
         """Have a `ready` that waits return. For the thread of its event loop."""
