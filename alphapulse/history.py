@@ -312,18 +312,8 @@ def overrun_row(overrun: Overrun, since_ns: int, seen_ns: int) -> GapRow:
     since_ns : our time of the last record before the loss, ``NO_TIME`` if there was none
     seen_ns : our time now
     """
-    return GapRow(
-        exchange=overrun.exchange,
-        symbol=None,
-        channel=Channel.RING,
-        reason=overrun.reason,
-        first=overrun.first,
-        last=overrun.last,
-        count=overrun.count,
-        since_ns=since_ns,
-        received_ns=seen_ns,
-        epoch=overrun.epoch,
-    )
+    row = gap_row(overrun.as_gap(seen_ns))
+    return msgspec.structs.replace(row, since_ns=since_ns, epoch=overrun.epoch)
 
 
 def narrowed(

@@ -183,6 +183,21 @@ class Instrument(msgspec.Struct, frozen=True, kw_only=True):
     size_increment: int = 0
     """Smallest size step, scaled; 0 where the venue gives none."""
 
+    @classmethod
+    def named(cls, exchange: str, symbol: str) -> Instrument:
+        """One of which nothing but its unified symbol is known."""
+        base, _, quote = symbol.partition("-")
+        return cls(
+            id=0,
+            exchange=exchange,
+            symbol=symbol,
+            venue_symbol=symbol,
+            base=base,
+            quote=quote,
+            price_exponent=0,
+            size_exponent=0,
+        )
+
     def price(self, scaled: int) -> Decimal:
         """Exact price of a scaled integer."""
         return to_decimal(scaled, self.price_exponent)
@@ -345,6 +360,21 @@ class Overrun(msgspec.Struct, frozen=True, kw_only=True):
     last: int | None
     count: int | None
     reason: Reason
+
+    def as_gap(self, seen_ns: int) -> Gap:
+        """The loss as an event; `seen_ns` is our time now."""
+        return Gap(
+            exchange=self.exchange,
+            sequence=self.last or 0,
+            received_ns=seen_ns,
+            flags=RecordFlag.MADE,
+            instrument=None,
+            channel=Channel.RING,
+            reason=self.reason,
+            first=self.first,
+            last=self.last,
+            count=self.count,
+        )
 
 
 Event = (

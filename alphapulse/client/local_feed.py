@@ -194,18 +194,7 @@ class LocalFeed:
 
     def _lapped(self, entry: Lapped) -> Iterator[StreamEvent]:
         overrun = entry.overrun
-        yield Gap(
-            exchange=overrun.exchange,
-            sequence=0,
-            received_ns=wall_ns(),
-            flags=RecordFlag.MADE,
-            instrument=None,
-            channel=Channel.RING,
-            reason=overrun.reason,
-            first=overrun.first,
-            last=overrun.last,
-            count=overrun.count,
-        )
+        yield overrun.as_gap(wall_ns())
         ring = self._rings[overrun.exchange]
         if overrun.reason is Reason.LAPPED:
             yield from self._start(

@@ -28,18 +28,7 @@ class Scales:
         """The instrument by whose exponents the symbol's numbers are scaled now."""
         found = self._instruments.get((exchange, symbol))
         if found is None:
-            base, _, quote = symbol.partition("-")
-            found = Instrument(
-                id=0,
-                exchange=exchange,
-                symbol=symbol,
-                venue_symbol=symbol,
-                base=base,
-                quote=quote,
-                price_exponent=0,
-                size_exponent=0,
-            )
-            self._instruments[exchange, symbol] = found
+            found = self._instruments[exchange, symbol] = Instrument.named(exchange, symbol)
         return found
 
     def fit(self, exchange: str, symbol: str, scale: Callable[[Instrument], T]) -> T:

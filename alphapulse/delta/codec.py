@@ -264,7 +264,7 @@ _EVENTS: dict[int, Callable[[_Common, Body, Instrument], Event]] = {
 
 
 def encode_instrument(
-    encoder: Encoder, instrument: Instrument, *, received_ns: int = NO_TIME
+    encoder: Encoder, instrument: Instrument, *, received_ns: int = NO_TIME, flags: int = 0
 ) -> Encoder:
     """Write the record that announces an instrument; returns the encoder."""
     return encoder.instrument(
@@ -279,4 +279,5 @@ def encode_instrument(
         instrument.base,
         instrument.quote,
         received_ns=received_ns,
+        flags=flags,
     )

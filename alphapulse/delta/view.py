@@ -65,8 +65,9 @@ class BookView:
         header = decoder.read_header(record)
         kind, flags, instrument_id = header[1:4]
         if kind == RecordType.DELTA:
-            self._apply_delta(record, instrument_id)
-        elif kind == RecordType.SNAPSHOT:
+            self.apply_delta(record, instrument_id, header[6], header[7])
+            return True
+        if kind == RecordType.SNAPSHOT:
             if flags & RecordFlag.REPEAT and self._holds(record, instrument_id):
                 return False
             self._load(record, instrument_id)
@@ -117,7 +118,16 @@ class BookView:
         self.instrument_id = instrument_id
         self.ready = True
 
-    def _apply_delta(self, record: Buffer, instrument_id: int) -> None:
+    def apply_delta(
+        self, record: Buffer, instrument_id: int, exchange_ns: int, received_ns: int
+    ) -> None:
+        """Take in what is known to be a delta record, and whose header was read.
+
+        Raises
+        ------
+        RecordError, BookError
+            as `apply`
+        """
         try:
             if not self.ready:
                 raise BookError("a delta without a snapshot before it")
@@ -129,3 +139,4 @@ class BookView:
         except BookError:
             self.invalidate()
             raise
+        self.exchange_ns, self.received_ns = exchange_ns, received_ns
