@@ -122,6 +122,8 @@ class Desk:
         for book in self._matching(exchanges, symbols):
             if book.exchange in resumed:
                 book.restore(resumed=True)
+                if book.lapsed:
+                    self.ask(book)
             else:
                 book.expect()
         for shared in self._matching_shared(exchanges, symbols):

@@ -37,6 +37,11 @@ class KeptBook(LocalBook):
         return self._view
 
     @property
+    def lapsed(self) -> bool:
+        """Whether the server has left out changes, and the snapshot is still to come."""
+        return (self._state, self._reason) == (BookState.STALE, Reason.LAPPED)
+
+    @property
     def scale(self) -> Instrument | None:
         """The instrument of the latest snapshot, whether the book may be shown or not."""
         return self._instrument

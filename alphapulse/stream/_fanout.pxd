@@ -10,6 +10,7 @@ cdef class Item:
     cdef readonly int kind
     cdef readonly object view
     cdef readonly long long at_ns
+    cdef readonly object lapse
     cdef bytes _deflated  # made when the first client wants it
     cdef bytes _deflate(self)
 
@@ -50,7 +51,9 @@ cdef class Outbox:
     cdef int _write(self, long long now_ns) except -1
     cdef int _transmit(self, long long now_ns) except -1
     cdef int _relieve(self, long long now_ns) except -1
+    cdef int _hold(self, view, Item item) except -1
     cdef int _conflate(self) except -1
+    cdef int _owe_lapsed(self, view) except -1
     cdef int _turn(self, long long now_ns) except -1
     cdef bint _pay(self) except -1
     cdef long long _oldest_ns(self, long long now_ns) except? -1

@@ -51,13 +51,17 @@ cdef class Item:
     kind : what may happen to it while it waits
     view : the book view of a delta or snapshot
     at_ns : monotonic time at which it was made
+    lapse : of a delta: what tells a client that it isn't given this; None where nothing has to
     """
 
-    def __init__(self, bytes frame not None, int kind, object view, long long at_ns):
+    def __init__(
+        self, bytes frame not None, int kind, object view, long long at_ns, object lapse=None
+    ):
         self.frame = frame
         self.kind = kind
         self.view = view
         self.at_ns = at_ns
+        self.lapse = lapse
 
     cdef bytes _deflate(self):
         """The frame for clients that agreed to compression."""
@@ -194,9 +198,7 @@ cdef class Outbox:
         """Queue a book's new state; that it is live waits for the snapshot that makes it so."""
         if view is not None:
             if live and self._owed is not None and view in self._owed:
-                if self._held is None:
-                    self._held = {}
-                self._held[view] = item
+                self._hold(view, item)
                 return
             if not live:
                 self.forget(view)
@@ -213,24 +215,35 @@ cdef class Outbox:
     def present(self, list items not None, view, reason):
         """Queue a book's snapshot if nothing waits for the connection, or owe it one."""
         cdef Item item
-        if self.closed:
+        if self.closed or (self._owed is not None and view in self._owed):
             return
-        if self.sink.paused or (self._owed is not None and view in self._owed):
+        if self.sink.paused:
             self.owe(view, reason)
+            if view.lapse is not None:
+                self._push(view.lapse.stale())
+                self._hold(view, view.lapse.live())
             return
         for item in items:
             self._push(item)
 
     def forget(self, view):
-        """Owe no snapshot of a book that isn't live any more or not wanted."""
+        """Owe no snapshot of a book that isn't live any more or not wanted.
+
+        Returns
+        -------
+        bool
+            whether the client would have been told with it that the book is live
+        """
+        held = None
         if self._owed is not None:
             self._owed.pop(view, None)
             if not self._owed:
                 self._owed = None
         if self._held is not None:
-            self._held.pop(view, None)
+            held = self._held.pop(view, None)
             if not self._held:
                 self._held = None
+        return held is not None
 
     def flush(self, long long now_ns):
         """Hand over to the connection as much as it takes.
@@ -431,40 +444,68 @@ cdef class Outbox:
     cdef bint _pay(self) except -1:
         """Queue the snapshot that has been owed for longest; False if none is, or for this time."""
         cdef Item item
-        if self._owed is None or self._paid_bytes >= _WRITE_BYTES:
-            return False
-        view = next(iter(self._owed))
-        reason = self._owed.pop(view)
-        if not self._owed:
-            self._owed = None
-        for item in view.snapshot(reason):
-            self._paid_bytes += PyBytes_GET_SIZE(item.frame)
-            self._append(item)
-        if self._held is not None and view in self._held:
-            self._append(<Item?>self._held.pop(view))
-        return True
+        while self._owed is not None and self._paid_bytes < _WRITE_BYTES:
+            view, reason = next(iter(self._owed.items()))
+            live = None if self._held is None else self._held.get(view)
+            self.forget(view)
+            if not view.serves(self):
+                continue
+            for item in view.snapshot(reason):
+                self._paid_bytes += PyBytes_GET_SIZE(item.frame)
+                self._append(item)
+            if live is not None:
+                self._append(<Item?>live)
+            return True
+        return False
+
+    cdef int _hold(self, view, Item item) except -1:
+        """Keep back that a book is live until the snapshot that is owed."""
+        if self._held is None:
+            self._held = {}
+        self._held[view] = item
+        return 0
 
     cdef int _conflate(self) except -1:
-        """Drop the pending deltas and owe their books a snapshot each."""
+        """Drop the pending deltas and owe their books a snapshot each.
+
+        In the place of the first of a book, and of the first after a snapshot, it is told that the
+        book is stale, if it has to be: other events that wait may bear later sequences.
+        """
         cdef Py_ssize_t i, kept = 0, mask = self._room - 1
-        cdef Item item
+        cdef Item item, told
+        cdef set stale = set()
         for i in range(self._count):
-            item = <Item>self._items[(self._first + i) & mask]
+            item = told = <Item>self._items[(self._first + i) & mask]
             if item.kind == _DELTA:
+                told = None
                 self._bytes -= PyBytes_GET_SIZE(item.frame)
-                if self._owed is None:
-                    self._owed = {}
-                if item.view not in self._owed and item.view.serves(self):
-                    self._owed[item.view] = _LAPPED
-                    self._conflations += 1
+                self._owe_lapsed(item.view)
+                if item.lapse is not None and item.view not in stale:
+                    stale.add(item.view)
+                    told = <Item?>item.lapse.stale()
+                    self._bytes += PyBytes_GET_SIZE(told.frame)
+                    Py_INCREF(told)
                 Py_DECREF(item)
-            else:
-                self._items[(self._first + kept) & mask] = <PyObject*>item
+            elif item.kind == _SNAPSHOT:
+                stale.discard(item.view)
+            if told is not None:
+                self._items[(self._first + kept) & mask] = <PyObject*>told
                 kept += 1
         self._count = kept
         self._deltas = 0
-        if not self._owed:
-            self._owed = None
+        return 0
+
+    cdef int _owe_lapsed(self, view) except -1:
+        """Owe a snapshot in the place of a book's deltas."""
+        if not view.serves(self):
+            return 0
+        if self._owed is None:
+            self._owed = {}
+        if view not in self._owed:
+            self._owed[view] = _LAPPED
+            self._conflations += 1
+        if view.lapse is not None and (self._held is None or view not in self._held):
+            self._hold(view, view.lapse.live())
         return 0
 
     cdef long long _oldest_ns(self, long long now_ns) except? -1:

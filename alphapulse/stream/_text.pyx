@@ -110,6 +110,45 @@ def decimal_text(int64_t value, int places):
 def times_text(int64_t exchange_ns, int64_t received_ns, int64_t sequence):
     """Members that say when something happened; begins with a comma."""
     _writer.size = 0
+    _put_times(exchange_ns, received_ns, sequence)
+    return _writer.text(0)
+
+
+def delta_json(
+    bytes names not None, int64_t version, int64_t prev_version, times, changes,
+    int price_places, int size_places,
+):
+    """A book's net difference.
+
+    Parameters
+    ----------
+    names : the first members of the event's data
+    times : (exchange_ns, received_ns, sequence)
+    changes : as (side, price, size, action), numbered as in the model
+    """
+    cdef int64_t exchange_ns, received_ns, sequence
+    # All of them first: what makes them may write texts of its own.
+    cdef list listed = list(changes)
+    exchange_ns, received_ns, sequence = times
+    _check(price_places)
+    _check(size_places)
+    _writer.size = 0
+    _writer.reserve(len(names) + 2 * NUMBER_BYTES + 2 * CHANGE_BYTES)
+    _writer.put(b'{"type":"orderbook_delta","data":{', 34)
+    _writer.put(names, len(names))
+    _writer.put(b',"version":', 11)
+    _writer.number(version, 0)
+    _writer.put(b',"prev_version":', 16)
+    _writer.number(prev_version, 0)
+    _put_times(exchange_ns, received_ns, sequence)
+    _writer.put(b',"changes":[', 12)
+    _put_changes(listed, price_places, size_places)
+    _writer.reserve(3)
+    _writer.put(b"]}}", 3)
+    return _writer.data[: _writer.size]
+
+
+cdef int _put_times(int64_t exchange_ns, int64_t received_ns, int64_t sequence) except -1:
     _writer.reserve(4 * NUMBER_BYTES + CHANGE_BYTES)
     _writer.put(b',"timestamp":', 13)
     _writer.time(exchange_ns, SECOND_PLACES)
@@ -119,21 +158,18 @@ def times_text(int64_t exchange_ns, int64_t received_ns, int64_t sequence):
     _writer.time(received_ns, 0)
     _writer.put(b',"sequence":', 12)
     _writer.number(sequence, 0)
-    return _writer.text(0)
+    return 0
 
 
-def changes_text(changes, int price_places, int size_places):
-    """Changes given as (side, price, size, action), numbered as in the model; commas between."""
+cdef int _put_changes(list changes, int price_places, int size_places) except -1:
     cdef int64_t price, size
     cdef bytes name
-    _check(price_places)
-    _check(size_places)
-    _writer.size = 0
-    # All of them first: what makes them may write texts of its own.
-    for side, price, size, action in list(changes):
+    cdef bint more = False
+    for side, price, size, action in changes:
         _writer.reserve(2 * NUMBER_BYTES + CHANGE_BYTES)
-        if _writer.size:
+        if more:
             _writer.put(b",", 1)
+        more = True
         name = _SIDES[side]
         _writer.put(b'{"side":"', 9)
         _writer.put(name, len(name))
@@ -145,7 +181,7 @@ def changes_text(changes, int price_places, int size_places):
         _writer.put(b',"action":"', 11)
         _writer.put(name, len(name))
         _writer.put(b'"}', 2)
-    return _writer.text(0) if _writer.size else ""
+    return 0
 
 
 def level_texts(levels, int price_places, int size_places):

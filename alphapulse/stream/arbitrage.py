@@ -51,8 +51,8 @@ class Arbitrage:
             crossings = self._crossings[symbol] = Crossings(self, symbol)
         return crossings
 
-    def advance(self, now_ns: int, *, behind: bool) -> None:
-        """Tell subscribers what has opened, changed and closed.
+    def advance(self, now_ns: int, *, behind: bool) -> bool:
+        """Tell subscribers what has opened, changed and closed; whether there was any of it.
 
         Parameters
         ----------
@@ -60,15 +60,17 @@ class Arbitrage:
         behind : whether there is more to be read of some rings
         """
         if now_ns < self._next_ns and (behind or not self.watched):
-            return
+            return False
         self._next_ns = now_ns + (BEHIND_NS if self.watched else UNWATCHED_NS)
         for exchange, venue in self._venues.items():
             self.engine.venue(exchange).seen_ns = venue.seen_ns or NO_TIME
         for market, delta in self.changed.items():
             self._tell(market, delta)
         self.changed.clear()
-        for event in self.engine.evaluate(wall_ns()):
+        events = self.engine.evaluate(wall_ns())
+        for event in events:
             self._crossings[event.opportunity.symbol].tell(event)
+        return bool(events)
 
     def _tell(self, market: Market, delta: bool) -> None:
         """Tell the engine how a book is."""

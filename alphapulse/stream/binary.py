@@ -6,7 +6,7 @@ All else that these clients get are the ring's own bytes.
 from __future__ import annotations
 
 from alphapulse.clock import wall_ns
-from alphapulse.delta import Book, BookView, ChangeSet, Encoder, LevelStage, TopView
+from alphapulse.delta import Book, BookView, ChangeSet, Encoder, LevelStage, TopView, codec
 from alphapulse.model import BookSide, Gap, Instrument, Reason, RecordFlag, StateChange
 from alphapulse.shm import ring_id
 from alphapulse.stream.messages import Times
@@ -18,19 +18,7 @@ _ENCODER = Encoder()
 
 def encode_instrument(instrument: Instrument) -> bytes:
     """Announce an instrument whose own record went by before."""
-    _ENCODER.instrument(
-        instrument.id,
-        instrument.price_exponent,
-        instrument.size_exponent,
-        instrument.price_increment,
-        instrument.size_increment,
-        instrument.exchange,
-        instrument.symbol,
-        instrument.venue_symbol,
-        instrument.base,
-        instrument.quote,
-        flags=_MADE,
-    )
+    codec.encode_instrument(_ENCODER, instrument, flags=_MADE)
     return _stamped(instrument.exchange, 0)
 
 

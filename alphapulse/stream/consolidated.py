@@ -46,6 +46,11 @@ class ConsolidatedView:
     pool : the books
     """
 
+    decodes = True
+    """`advance` needs to know what a delta says."""
+    lapse = None
+    """Nobody goes on with this after a lost connection."""
+
     def __init__(self, look: Look, pool: Pool) -> None:
         self.look = look
         self.clients: Group[Client] = Group()
@@ -57,8 +62,8 @@ class ConsolidatedView:
         self.reset()
 
     def serves(self, client: Outbox) -> bool:
-        """Whether the client is subscribed to this view."""
-        return client in self.clients
+        """Whether the client is subscribed to this view, and any of the books is live."""
+        return client in self.clients and not self._halted
 
     def reset(self) -> None:
         """Begin anew with the books of now."""
@@ -71,6 +76,7 @@ class ConsolidatedView:
         self._before: dict[tuple[int, int], Quoted] = {}
         """Of the whole book: what subscribers know of the levels that have changed since."""
         self._late = False
+        self._halted = False
         self._snapshots.clear()
         self._mark()
 
@@ -88,6 +94,7 @@ class ConsolidatedView:
     def halt(self) -> None:
         """No book is live: what hasn't been told won't be."""
         self._late = False
+        self._halted = True
 
     def due(self, now_ns: int) -> None:
         """Tell what has changed since the event before."""

@@ -7,7 +7,7 @@ from itertools import product
 from typing import Protocol
 
 from alphapulse.arbitrage import Terms
-from alphapulse.clock import wall_ns
+from alphapulse.clock import monotonic_ns, wall_ns
 from alphapulse.delta import LevelStage
 from alphapulse.errors import RequestError
 from alphapulse.model import Channel as GapChannel
@@ -42,6 +42,9 @@ _CONCERNED: dict[GapChannel, tuple[Channel, ...]] = {
 }
 """Subscribers of these channels are told of a gap in that one."""
 
+RESUME_NS = 10_000_000
+"""How long records of the past are given at a time, before all else has its turn."""
+
 
 class Source(Protocol):
     """What is subscribed to: a symbol of one exchange, or of all together."""
@@ -74,7 +77,7 @@ class Desk:
     ----------
     clients : all of them
     open_ring : opens a reader of an exchange's ring at a position, for clients that resume
-    wake : calls back after some seconds; None where `advance` is called often enough
+    wake : calls back after some seconds; None where `Timetable.run` is called often enough
     terms : fees and limits of the channel ``arbitrage``
     """
 
@@ -144,32 +147,38 @@ class Desk:
             source.leave(client)
         client.markets.clear()
 
-    def advance(self, now_ns: int) -> bool:
-        """Do what is due, and give those who resume some of what they missed.
+    def resume(self) -> bool:
+        """Give those who resume some of what they missed, each in its turn, for a while.
 
         Returns
         -------
         bool
             whether there is more to do at once
         """
-        self.timetable.run(now_ns)
+        if not self._replays:
+            return False
+        until_ns = monotonic_ns() + RESUME_NS
         more = False
-        for replays in list(self._replays.values()):
-            for replay in replays[:]:
+        for client in list(self._replays):
+            for replay in self._replays[client][:]:
                 progress = replay.step()
                 if progress is Progress.MORE:
                     more = True
                 elif progress is not Progress.WAITING:
                     self._finish(replay, lost=progress is Progress.LOST)
+            if client in self._replays:
+                self._replays[client] = self._replays.pop(client)  # behind the others
+            if monotonic_ns() > until_ns:
+                return bool(self._replays)
         return more
 
     def tidy(self) -> None:
         """Free what is kept for clients who ask at the same time."""
         for venue in self.venues.values():
             for market in venue.markets.values():
-                market.drop_snapshots()
+                market.views.drop_snapshots()
         for pool in self.pools.values():
-            pool.drop_snapshots()
+            pool.views.drop_snapshots()
         if self._past is not None and not self._replays:
             self._past.forget()
 
@@ -306,13 +315,16 @@ class Desk:
         for symbol, channels in by_symbol.items():
             market = venue.markets[symbol]
             client.markets[market] = None
-            for channel in channels:
-                look = client.subscriptions.find(channel, venue.exchange, symbol)
-                follows = channel == "orderbook" and symbol in replay.books and not lost
-                market.join(client, channel, look, follows=follows, known=replay.announced)
             # States that the stream made meanwhile, or an earlier one before it ended, aren't
             # among the records.
-            if lost or seen < venue.first_sequence or seen <= market.made_sequence:
+            earlier = seen < venue.first_sequence
+            made = not earlier and seen <= market.made_sequence
+            for channel in channels:
+                look = client.subscriptions.find(channel, venue.exchange, symbol)
+                follows = channel == "orderbook" and symbol in replay.books
+                follows = follows and not lost and not made
+                market.join(client, channel, look, follows=follows, known=replay.announced)
+            if lost or earlier or made:
                 market.greet(client, ("state",))
             elif symbol not in replay.books:
                 market.greet(client, tuple(each for each in channels if each == "orderbook"))

@@ -17,9 +17,9 @@ _MEDIUM = struct.Struct(">BBH")
 _LARGE = struct.Struct(">BBQ")
 
 
-def text_frame(text: str) -> bytes:
-    """A whole text message."""
-    return data_frame(_TEXT, text.encode())
+def text_frame(text: str | bytes) -> bytes:
+    """A whole text message, encoded already or not."""
+    return data_frame(_TEXT, text if isinstance(text, bytes) else text.encode())
 
 
 def binary_frame(payload: bytes) -> bytes:

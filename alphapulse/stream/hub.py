@@ -28,7 +28,7 @@ class Hub:
     ----------
     exchanges : names of the venues that may have a ring; others are known once theirs is there
     limits : of each client
-    later : how to call `flush` again soon, after others of the event loop; at once where None
+    later : how to have something called soon, after others of the event loop; at once where None
     wake : how to call something after some seconds; where None, `flush` is called often enough
     open_ring : opens a reader of an exchange's ring at a position, for clients that resume
     terms : fees and limits of the channel ``arbitrage``; those of the default settings where None
@@ -103,14 +103,10 @@ class Hub:
 
     def flush(self) -> None:
         """Send what is due."""
-        self.desk.arbitrage.advance(monotonic_ns(), behind=self.behind)
-        more = self._flush()
-        while more and self._later is None:
-            more = self._flush()
-        if more and self._later is not None and not self._scheduled:
-            self._scheduled = True
-            self._later(self._continue)
-        self.desk.timetable.arrange(monotonic_ns(), self.flush)
+        if self._scheduled:
+            self._send()
+        else:
+            self._go_on()
 
     def check(self) -> None:
         """Conflate and close slow clients, free memory; to be called several times a second."""
@@ -138,14 +134,30 @@ class Hub:
             },
         }
 
-    def _continue(self) -> None:
+    def _go_on(self) -> None:
+        """Send what is due, and a portion of what clients have missed; the rest later."""
         self._scheduled = False
-        self.flush()
+        while self._portion():
+            if self._later is not None:
+                self._scheduled = True
+                self._later(self._go_on)
+                return
 
-    def _flush(self) -> bool:
-        """Send what is due for now; whether there is more."""
+    def _portion(self) -> bool:
+        """Whether there is more to do at once."""
+        more = self.desk.resume()
+        self._send()
+        return more or bool(self._ready)
+
+    def _send(self) -> None:
+        """Give each client that something is due to its turn."""
         now_ns = monotonic_ns()
-        more = self.desk.advance(now_ns)
+        self.desk.timetable.run(now_ns)
+        self._turn(now_ns)
+        if self.desk.arbitrage.advance(now_ns, behind=self.behind):
+            self._turn(now_ns)
+        self.desk.timetable.arrange(now_ns, self.flush)
+
+    def _turn(self, now_ns: int) -> None:
         for client in self._ready.flush(now_ns):
             self.disconnect(client)
-        return more or bool(self._ready)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from alphapulse.clock import monotonic_ns, wall_ns
-from alphapulse.model import Channel, Gap, Overrun, StateChange, Trade
+from alphapulse.clock import monotonic_ns
+from alphapulse.model import Gap, StateChange, Trade
 from alphapulse.stream import binary, messages
 from alphapulse.stream.client import Client, Group, Item, Kind
 from alphapulse.stream.frames import binary_frame, text_frame
@@ -69,22 +69,6 @@ def told_gap(gap: Gap, record: bytes | None = None) -> Told:
         lambda: messages.encode_gap(gap),
         lambda: binary.encode_gap(gap) if record is None else record,
     )
-
-
-def told_overrun(overrun: Overrun) -> Told:
-    """Records that the stream itself was not given; the time is now."""
-    gap = Gap(
-        exchange=overrun.exchange,
-        sequence=overrun.last or 0,
-        received_ns=wall_ns(),
-        instrument=None,
-        channel=Channel.RING,
-        reason=overrun.reason,
-        first=overrun.first,
-        last=overrun.last,
-        count=overrun.count,
-    )
-    return told_gap(gap)
 
 
 def told_trade(trade: Trade, record: bytes) -> Told:

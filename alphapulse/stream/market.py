@@ -30,9 +30,12 @@ from alphapulse.stream.pool import Pool, Touched
 from alphapulse.stream.quotes import Quote, Quotes
 from alphapulse.stream.requests import Channel as Subscribed
 from alphapulse.stream.requests import Format, Look
+from alphapulse.stream.viewing import Views
 from alphapulse.stream.views import Advance, Changes, Moment, Shared, View
 
 log = get_logger(__name__)
+
+_LIVE = BookState.LIVE
 
 
 class Market:
@@ -59,8 +62,7 @@ class Market:
         self.traders = Audience()
         self.watchers = Audience()
         """Clients of the channel ``state``."""
-        self.views: dict[Look, View] = {}
-        """Those that have clients."""
+        self.views: Views[View] = Views(self, self._view)
         self.state = StateChange(
             exchange=instrument.exchange,
             sequence=0,
@@ -94,7 +96,7 @@ class Market:
     @property
     def shown(self) -> bool:
         """Whether subscribers have been told that the book is live."""
-        return self.live and self.state.state is BookState.LIVE
+        return self.book.ready and not self._suspended and self.state.state is _LIVE
 
     def renew(self, epoch: int) -> None:
         """The ring is another: what was announced in the one before says nothing any more."""
@@ -170,20 +172,21 @@ class Market:
             return
         changes: Changes = ()
         touched: Touched = ()
-        if self._pool.follows or any(view.decodes for view in self.views.values()):
+        if self._pool.views or self.views.decode:
             changes = self._changes(record)
             touched = self._pool.before(self, changes)
+        times = Times(record.exchange_ns, record.received_ns, record.sequence)
         try:
-            self.book.apply(record.data)
+            self.book.apply_delta(record, record.instrument, times.exchange_ns, times.received_ns)
         except (BookError, RecordError) as error:
-            self._lose(error, record.sequence)
+            self._lose(error, times.sequence)
             return
-        self.times = Times(record.exchange_ns, record.received_ns, record.sequence)
+        self.times = times
         if self.views:
-            advance = Advance(bytes(record.data), changes, self.times, monotonic_ns())
+            advance = Advance(record, changes, times, monotonic_ns())
             for view in self.views.values():
                 view.advance(advance)
-        self.quotes.changed(self.times)
+        self.quotes.changed(times)
         self._pool.changed(self, touched)
 
     def trade(self, trade: Trade, record: RawRecord) -> None:
@@ -268,9 +271,13 @@ class Market:
         elif channel == "bbo":
             self.quotes.join(client, look)
         else:
-            self._unwatch(client)
+            owed = self.views.unwatch(client)
             if look is not None:
-                self._watch(client, look, follows)
+                view = self.views.watch(client, look)
+                if self.live and not follows:
+                    client.owe(view, Reason.SUBSCRIBED)
+            if owed and (look is not None or client in self.watchers):
+                self.remind(client)
 
     def greet(self, client: Client, channels: tuple[Subscribed, ...]) -> None:
         """Tell a new subscriber of these channels how things are, besides the book itself."""
@@ -294,31 +301,13 @@ class Market:
         self.traders.join(client, None)
         self.watchers.join(client, None)
         self.quotes.join(client, None)
-        self._unwatch(client)
+        self.views.unwatch(client)
 
-    def drop_snapshots(self) -> None:
-        """Free what is kept for clients who ask at the same time."""
-        for view in self.views.values():
-            view.drop_snapshots()
-
-    def _watch(self, client: Client, look: Look, follows: bool) -> None:
-        view = self.views.get(look)
-        if view is None:
-            view = View(look, self._moment(), self._shared)
-            self.views[look] = view
-        view.clients.add(client)
-        client.views[self] = view
-        if self.live and not follows:
-            client.owe(view, Reason.SUBSCRIBED)
-
-    def _unwatch(self, client: Client) -> None:
-        view = client.views.pop(self, None)
-        if view is None:
-            return
-        view.clients.discard(client)
-        client.forget(view)
-        if not view.clients:
-            self.views.pop(view.look, None)
+    def _view(self, look: Look) -> View:
+        view = View(look, self._moment(), self._shared)
+        if not self.live:
+            view.halt()
+        return view
 
     def _moment(self) -> Moment:
         return Moment(self.book, self.instrument, self.epoch, self.times)

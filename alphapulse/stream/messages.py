@@ -24,7 +24,7 @@ from alphapulse.model import (
     StateChange,
     Trade,
 )
-from alphapulse.stream._text import changes_text, decimal_text, level_texts, times_text
+from alphapulse.stream._text import decimal_text, delta_json, level_texts, times_text
 
 PART_BYTES = 250_000
 """Most bytes of a snapshot's message; a larger book is sent in parts."""
@@ -163,12 +163,9 @@ def encode_changes(
     changes: Iterable[tuple[int, int, int, int]],
 ) -> str:
     """JSON of a net difference given as (side, price, size, action), numbered as in the model."""
-    text = changes_text(changes, instrument.price_exponent, instrument.size_exponent)
-    return (
-        f'{{"type":"orderbook_delta","data":{{{encode_names(instrument)}'
-        f',"version":{version},"prev_version":{prev_version}{encode_times(times)}'
-        f',"changes":[{text}]}}}}'
-    )
+    names = encode_names(instrument).encode()
+    places = instrument.price_exponent, instrument.size_exponent
+    return delta_json(names, version, prev_version, times, changes, *places).decode()
 
 
 def encode_state(state: StateChange) -> str:
@@ -184,21 +181,19 @@ def encode_state(state: StateChange) -> str:
 def encode_gap(gap: Gap) -> str:
     """JSON of a loss."""
     symbol = quote(gap.instrument.symbol) if gap.instrument else "null"
-    return _gap(
-        gap.exchange,
-        symbol,
-        gap.channel.text,
-        (gap.first, gap.last, gap.count),
-        gap.reason.text,
-        gap.received_ns,
-        gap.since_ns,
+    bounds = gap.first, gap.last, gap.count
+    first, last, count = ("null" if bound is None else bound for bound in bounds)
+    return (
+        f'{{"type":"gap","data":{{"exchange":{quote(gap.exchange)},"symbol":{symbol}'
+        f',"channel":"{gap.channel.text}","first":{first},"last":{last},"count":{count}'
+        f',"reason":"{gap.reason.text}","received_ns":{encode_time(gap.received_ns)}'
+        f',"since_ns":{encode_time(gap.since_ns)}}}}}'
     )
 
 
 def encode_overrun(overrun: Overrun) -> str:
     """JSON of records that a reader of the ring was not given; the time is now."""
-    bounds = (overrun.first, overrun.last, overrun.count)
-    return _gap(overrun.exchange, "null", "ring", bounds, overrun.reason.text, wall_ns(), NO_TIME)
+    return encode_gap(overrun.as_gap(wall_ns()))
 
 
 def encode_levels(levels: Levels, instrument: Instrument) -> str:
@@ -218,21 +213,3 @@ def encode_names(instrument: Instrument) -> str:
 def encode_times(times: Times) -> str:
     """Members that say when something happened; begins with a comma."""
     return times_text(*times)
-
-
-def _gap(
-    exchange: str,
-    symbol: str,
-    channel: str,
-    bounds: tuple[int | None, int | None, int | None],
-    reason: str,
-    received_ns: int,
-    since_ns: int,
-) -> str:
-    first, last, count = ("null" if bound is None else bound for bound in bounds)
-    return (
-        f'{{"type":"gap","data":{{"exchange":{quote(exchange)},"symbol":{symbol}'
-        f',"channel":"{channel}","first":{first},"last":{last},"count":{count}'
-        f',"reason":"{reason}","received_ns":{encode_time(received_ns)}'
-        f',"since_ns":{encode_time(since_ns)}}}}}'
-    )

@@ -13,6 +13,7 @@ from alphapulse.stream.items import told_state
 from alphapulse.stream.messages import Times, quote
 from alphapulse.stream.quotes import Best, Quote, Quotes
 from alphapulse.stream.requests import ALL, Channel, Look
+from alphapulse.stream.viewing import Views
 from alphapulse.stream.views import Changes, Shared
 
 if TYPE_CHECKING:
@@ -52,18 +53,12 @@ class Pool:
         """The exchange whose change was the latest."""
         self.markets: dict[str, Market] = {}
         """By exchange, in the order of their names."""
-        self.views: dict[Look, ConsolidatedView] = {}
-        """Those that have clients."""
+        self.views: Views[ConsolidatedView] = Views(self, lambda look: ConsolidatedView(look, self))
         self.quotes = Quotes(ALL, symbol, self._quote, shared)
         self.shared = shared
         self._shown: frozenset[str] = frozenset()
         self._state = BookState.SYNCING
         self._reason = Reason.STARTED
-
-    @property
-    def follows(self) -> bool:
-        """Whether it wants to know what changes in a book."""
-        return bool(self.views)
 
     @property
     def live(self) -> list[Market]:
@@ -95,13 +90,15 @@ class Pool:
         """A live book has changed."""
         if not market.shown:
             return
-        self._note(market)
+        self.times = market.times
+        self.source = market.exchange
         if self.views:
             self.version += 1
             now_ns = monotonic_ns()
             for view in self.views.values():
                 view.advance(market, touched, now_ns)
-        self._follow(market, delta=True)
+        self.quotes.changed(self.times, self.source)
+        self.crossings.changed(market, delta=True)
 
     def renewed(self, market: Market, reason: Reason) -> None:
         """A book has become live, isn't any more, or has begun anew while it was."""
@@ -119,7 +116,8 @@ class Pool:
         if state is not self._state:
             self._state, self._reason = state, reason
             self._tell_state()
-        self._follow(market, delta=False)
+        self.quotes.changed(self.times, self.source)
+        self.crossings.changed(market, delta=False)
 
     def join(self, client: Client, channel: Channel, look: Look | None) -> None:
         """Make a client a subscriber of a channel, or none of it where `look` is None."""
@@ -129,13 +127,9 @@ class Pool:
         if channel == "arbitrage":
             self.crossings.join(client, wanted=look is not None)
             return
-        self._unwatch(client)
+        self.views.unwatch(client)
         if look is not None:
-            view = self.views.get(look)
-            if view is None:
-                view = self.views[look] = ConsolidatedView(look, self)
-            view.clients.add(client)
-            client.views[self] = view
+            view = self.views.watch(client, look)
             if self._shown:
                 client.owe(view, Reason.SUBSCRIBED)
 
@@ -154,12 +148,7 @@ class Pool:
         """Forget a client."""
         self.quotes.join(client, None)
         self.crossings.join(client, wanted=False)
-        self._unwatch(client)
-
-    def drop_snapshots(self) -> None:
-        """Free what is kept for clients who ask at the same time."""
-        for view in self.views.values():
-            view.drop_snapshots()
+        self.views.unwatch(client)
 
     def quoted(self, side: int, price: int, scale: Scale) -> Quoted:
         """Who quotes a price, and how much, all scaled alike."""
@@ -199,10 +188,6 @@ class Pool:
         )
         self.source = market.exchange
 
-    def _follow(self, market: Market, *, delta: bool) -> None:
-        self.quotes.changed(self.times, self.source)
-        self.crossings.changed(market, delta=delta)
-
     def _tell_state(self) -> None:
         live = self._state is BookState.LIVE
         item = told_state(self._state_change()).item("json")
@@ -212,34 +197,14 @@ class Pool:
             view.clients.tell(item, view, live)
 
     def _state_change(self) -> StateChange:
-        base, _, quoted = self.symbol.partition("-")
-        instrument = Instrument(
-            id=0,
-            exchange=ALL,
-            symbol=self.symbol,
-            venue_symbol="",
-            base=base,
-            quote=quoted,
-            price_exponent=0,
-            size_exponent=0,
-        )
         return StateChange(
             exchange=ALL,
             sequence=self.times.sequence,
             received_ns=wall_ns(),
-            instrument=instrument,
+            instrument=Instrument.named(ALL, self.symbol),
             state=self._state,
             reason=self._reason,
         )
-
-    def _unwatch(self, client: Client) -> None:
-        view = client.views.pop(self, None)
-        if view is None:
-            return
-        view.clients.discard(client)
-        client.forget(view)
-        if not view.clients:
-            self.views.pop(view.look, None)
 
     def _quote(self) -> Quote:
         live = self.live

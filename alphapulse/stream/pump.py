@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 
 from alphapulse import metrics
 from alphapulse.clock import monotonic_ns
@@ -46,12 +45,8 @@ class Pump:
         """Set when it has looked for rings for the first time, whatever came of it."""
         self._known: set[str] = set()
         self.readers: dict[str, RingReader] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._busy: dict[str, None] = {}
         """Rings that have news, in the order in which it came."""
-        self._waiting: dict[str, asyncio.Future[None]] = {}
-        """Of rings whose news takes more than one turn; done when all of it was taken."""
-        self._broken: dict[str, RingError] = {}
         self._scheduled = False
 
     async def run(self) -> None:
@@ -65,7 +60,8 @@ class Pump:
                 self._hub.check()
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
-            await self._stop()
+            for exchange in list(self.readers):
+                self._release(exchange)
 
     def look(self) -> None:
         """Attach to rings that are new; tell the hub of those that are dead or stuck."""
@@ -94,9 +90,7 @@ class Pump:
         states = {} if whole else reader.states
         self._hub.venue(exchange).attach(reader.epoch, reader.instruments, states)
         self.readers[exchange] = reader
-        self._tasks[exchange] = asyncio.create_task(
-            self._read(exchange, reader), name=f"read ring of {exchange}"
-        )
+        self._await(exchange)
 
     def _watch(self, venue: Venue, reader: RingReader, info: RingInfo | None) -> None:
         metrics.RING_LAG.bind(service=SERVICE, exchange=venue.exchange).set(reader.lag)
@@ -114,38 +108,33 @@ class Pump:
         else:
             venue.restore()
 
-    async def _read(self, exchange: str, reader: RingReader) -> None:
-        """Have records taken whenever there are any."""
-        try:
-            while exchange not in self._broken:
-                await reader.ready()
+    def _await(self, exchange: str) -> None:
+        """Have records taken when there are any."""
+        reader = self.readers[exchange]
+
+        def news() -> None:
+            if self.readers.get(exchange) is reader:
                 self._busy[exchange] = None
                 self._turn()
-                if exchange in self._busy:
-                    self._waiting[exchange] = asyncio.get_running_loop().create_future()
-                    await self._waiting[exchange]
-        except RingError as error:
-            self._broken[exchange] = error
-        finally:
-            self._busy.pop(exchange, None)
-            self._waiting.pop(exchange, None)
-        problem = self._broken.pop(exchange)
-        log.warning("ring given up", exchange=exchange, problem=str(problem))
-        self._hub.venue(exchange).lost()
-        self._hub.flush()
-        self._release(exchange)
+
+        reader.when_ready(news)
 
     def _turn(self) -> None:
         """Take records of all rings that have any, for a while, then send what is due."""
         until_ns = monotonic_ns() + TURN_NS
+        drained = []
         while self._busy:
             for exchange in list(self._busy):
                 if self._take(exchange):
-                    self._taken(exchange)
+                    del self._busy[exchange]
+                    drained.append(exchange)
             if monotonic_ns() > until_ns:
                 break
         self._hub.behind = bool(self._busy)
         self._hub.flush()
+        for exchange in drained:
+            if exchange in self.readers:
+                self._await(exchange)
         if self._busy and not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._continue)
@@ -154,20 +143,15 @@ class Pump:
         self._scheduled = False
         self._turn()
 
-    def _taken(self, exchange: str) -> None:
-        """All that a ring had was taken."""
-        del self._busy[exchange]
-        waiting = self._waiting.get(exchange)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
-
     def _take(self, exchange: str) -> bool:
         """Hand over to the hub a portion of a ring's records; whether that was the last."""
         reader = self.readers[exchange]
         try:
             batch = reader.read(BATCH_RECORDS)
         except RingError as error:
-            self._broken[exchange] = error
+            log.warning("ring given up", exchange=exchange, problem=str(error))
+            self._hub.venue(exchange).lost()
+            self._release(exchange)
             return True
         if batch.overrun is not None:
             metrics.RING_OVERRUNS.bind(service=SERVICE, exchange=exchange).inc()
@@ -178,13 +162,3 @@ class Pump:
     def _release(self, exchange: str) -> None:
         """Let go of a ring; the next look finds it again, if it is of any use."""
         self.readers.pop(exchange).close()
-        self._tasks.pop(exchange)
-
-    async def _stop(self) -> None:
-        tasks: Iterable[asyncio.Task[None]] = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for reader in self.readers.values():
-            reader.close()
-        self.readers.clear()

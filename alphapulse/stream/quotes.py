@@ -89,6 +89,9 @@ class QuoteView:
     conflate_ms : least time between two events; 0 for every change
     """
 
+    lapse = None
+    """Whoever isn't told a change is told the present prices."""
+
     def __init__(self, quotes: Quotes, conflate_ms: int) -> None:
         self.conflate_ms = conflate_ms
         self.clients: Group[Client] = Group()

@@ -177,7 +177,7 @@ class Replay:
     def step(self) -> Progress:
         """Give the client some of the records."""
         if self._full():
-            return Progress.WAITING
+            return self._held_up()
         if self._batch is None and self._caught_up():
             return self._done()
         if self._reader is None and self._past.readers >= MAX_READERS:
@@ -239,6 +239,10 @@ class Replay:
     def _full(self) -> bool:
         return self.client.sink.paused or self.client.waiting_bytes > ROOM_BYTES
 
+    def _held_up(self) -> Progress:
+        """What is to become of a client that is full: one that takes data has room soon."""
+        return Progress.WAITING if self.client.sink.paused else Progress.MORE
+
     def _read(self) -> Progress:
         """Handle a portion of the ring."""
         if self._batch is None:
@@ -263,7 +267,7 @@ class Replay:
             except RecordError as error:
                 log.warning("record skipped", exchange=self.venue.exchange, problem=str(error))
             if self._full():
-                return Progress.WAITING
+                return self._held_up()
         self._batch = None
         return self._done() if self._caught_up() else Progress.MORE
 

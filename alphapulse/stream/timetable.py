@@ -39,6 +39,8 @@ class Timetable:
 
     def run(self, now_ns: int) -> None:
         """Do what is due, those tasks excepted that are added meanwhile."""
+        if not self._tasks:
+            return
         tasks = []
         while self._tasks and self._tasks[0][0] <= now_ns:
             tasks.append(heappop(self._tasks)[2])

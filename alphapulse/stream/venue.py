@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from alphapulse.clock import wall_ns
 from alphapulse.delta import decode
 from alphapulse.errors import RecordError
 from alphapulse.log import get_logger
@@ -21,10 +22,13 @@ from alphapulse.model import (
     Trade,
 )
 from alphapulse.shm import Batch, RawRecord
-from alphapulse.stream.items import Told, told_gap, told_overrun
+from alphapulse.stream.items import Told, told_gap
 from alphapulse.stream.market import Market
 
 log = get_logger(__name__)
+
+_DELTA = int(RecordType.DELTA)
+"""Most records are of this type."""
 
 
 class Floor(Protocol):
@@ -161,7 +165,7 @@ class Venue:
         log.warning(
             "records lost", exchange=self.exchange, count=overrun.count, reason=overrun.reason.text
         )
-        self._floor.announce(self, told_overrun(overrun), Channel.RING)
+        self._floor.announce(self, told_gap(overrun.as_gap(wall_ns())), Channel.RING)
         if overrun.reason is Reason.LAPPED:
             self._start(self.epoch, instruments, states(), Reason.LAPPED)
 
@@ -177,7 +181,7 @@ class Venue:
 
     def _record(self, record: RawRecord, instruments: Mapping[int, Instrument]) -> None:
         kind = record.type
-        if kind == RecordType.DELTA:
+        if kind == _DELTA:
             self._of(record, instruments).delta(record)
         elif kind == RecordType.SNAPSHOT:
             market = self._of(record, instruments)

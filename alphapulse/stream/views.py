@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from alphapulse.clock import monotonic_ns
+from alphapulse.clock import monotonic_ns, wall_ns
 from alphapulse.delta import BookView, LevelStage, TopView
-from alphapulse.model import Instrument, Reason
+from alphapulse.model import BookState, Instrument, Reason, StateChange
+from alphapulse.shm import RawRecord
 from alphapulse.stream import binary, messages
+from alphapulse.stream._text import delta_json
 from alphapulse.stream.client import Group, Item, Kind
 from alphapulse.stream.frames import binary_frame, text_frame
+from alphapulse.stream.items import told_state
 from alphapulse.stream.messages import Times
-from alphapulse.stream.requests import FULL, Look
+from alphapulse.stream.requests import FULL, Format, Look
 from alphapulse.stream.timetable import Timetable
 
 if TYPE_CHECKING:
@@ -50,13 +53,48 @@ class Moment(NamedTuple):
 class Advance(NamedTuple):
     """A change of the book."""
 
-    record: bytes
+    record: RawRecord
     """As the ring has it."""
     changes: Changes
     """What it says; empty where no view asked for it."""
     times: Times
     now_ns: int
     """Monotonic time."""
+
+
+class Lapse:
+    """What tells a client that a book's changes are left out, until a snapshot comes.
+
+    Told to that client alone, these states have no place in the ring: their sequence is 0.
+
+    Parameters
+    ----------
+    instrument : by which the client knows the book
+    format_ : of what it is told
+    """
+
+    def __init__(self, instrument: Instrument, format_: Format) -> None:
+        self._instrument = instrument
+        self._format = format_
+
+    def stale(self) -> Item:
+        """The book isn't current any more."""
+        return self._told(BookState.STALE)
+
+    def live(self) -> Item:
+        """It is again; goes behind the snapshot."""
+        return self._told(BookState.LIVE)
+
+    def _told(self, state: BookState) -> Item:
+        change = StateChange(
+            exchange=self._instrument.exchange,
+            sequence=0,
+            received_ns=wall_ns(),
+            instrument=self._instrument,
+            state=state,
+            reason=Reason.LAPPED,
+        )
+        return told_state(change).item(self._format)
 
 
 class View:
@@ -79,6 +117,8 @@ class View:
         self._snapshots: dict[Reason, list[Item]] = {}
         whole = look.depth == FULL and not look.conflate_ms
         self._top = None if whole else TopView(look.depth)
+        self.lapse: Lapse | None = None
+        """Of the whole book, with which a client may go on after a lost connection."""
         self._told_ns = 0
         self._late: Times | None = None
         """Of the book's latest change, if it is to be told when the time has come."""
@@ -99,15 +139,19 @@ class View:
         """Begin anew with a live book."""
         self._book, self._instrument, self._epoch, self._times = now
         self._version = now.book.version
+        self._names = messages.encode_names(self._instrument).encode()
         self._snapshots.clear()
         self._late = None
-        if self._top is not None:
+        self._halted = False
+        if self._top is None:
+            self.lapse = Lapse(self._instrument, self.look.format)
+        else:
             self._told_ns = monotonic_ns()
             self._top.load(self._book.book)
 
     def serves(self, client: Outbox) -> bool:
-        """Whether the client is subscribed to this view."""
-        return client in self.clients
+        """Whether the client is subscribed to this view, of a live book."""
+        return client in self.clients and self._book.ready and not self._halted
 
     def show(self, reason: Reason, record: bytes | None) -> None:
         """Send all subscribers the book, after `reset`.
@@ -137,6 +181,7 @@ class View:
     def halt(self) -> None:
         """The book isn't live any more: what hasn't been told of it won't be."""
         self._late = None
+        self._halted = True
 
     def due(self, now_ns: int) -> None:
         """Tell what has changed since the event before."""
@@ -168,23 +213,24 @@ class View:
             self._shared.timetable.add(self._told_ns + self.look.conflate_ms * 1_000_000, self)
 
     def _tell(
-        self, changes: Changes, times: Times, now_ns: int, record: bytes | None = None
+        self, changes: Changes, times: Times, now_ns: int, record: RawRecord | None = None
     ) -> None:
         version, before = self._book.version, self._version
+        instrument = self._instrument
         if self.look.format == "json":
-            text = messages.encode_changes(self._instrument, version, before, times, changes)
-            frame = text_frame(text)
+            places = instrument.price_exponent, instrument.size_exponent
+            frame = text_frame(delta_json(self._names, version, before, times, changes, *places))
         elif record is None:
             assert self._top is not None, "a whole view has the ring's record"
             frame = binary_frame(
-                binary.encode_delta(self._top.changes, version, before, times, self._instrument)
+                binary.encode_delta(self._top.changes, version, before, times, instrument)
             )
         else:
-            frame = binary_frame(record)
+            frame = binary_frame(bytes(record.data))
         self._version = version
         self._times = times
         self._snapshots.clear()
-        self.clients.deliver(Item(frame, Kind.DELTA, self, now_ns))
+        self.clients.deliver(Item(frame, Kind.DELTA, self, now_ns, self.lapse))
 
     def _texts(self, reason: Reason) -> Iterable[bytes]:
         head = messages.snapshot_head(
