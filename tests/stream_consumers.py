@@ -31,6 +31,8 @@ class RecordConsumer:
         self.events: list[Event] = []
         self.books: dict[tuple[str, str], BookView] = {}
         self.states: dict[tuple[str, str], str] = {}
+        self.passed_over: set[tuple[str, str]] = set()
+        """Books of which nothing counts before their next snapshot."""
         self.epochs: dict[str, int] = {}
         self._instruments: dict[str, dict[int, Instrument]] = {}
         self._rings = {ring_id(name): name for name in self.exchanges}
@@ -71,6 +73,11 @@ class RecordConsumer:
             self.states[exchange, event.instrument.symbol] = event.state.text
         elif isinstance(event, BookSnapshot | BookDelta):
             symbol = event.instrument.symbol
+            if (exchange, symbol) in self.passed_over:
+                if isinstance(event, BookDelta):
+                    return
+                self.passed_over.remove((exchange, symbol))
+                self.states[exchange, symbol] = "live"
             book = self.books.setdefault((exchange, symbol), BookView())
             assert isinstance(event, BookSnapshot) or (
                 self.states.get((exchange, symbol), "live") == "live"

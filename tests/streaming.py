@@ -224,6 +224,8 @@ class Consumer:
         self.books: dict[tuple[str, str], dict[str, dict[Decimal, Decimal]]] = {}
         self.versions: dict[tuple[str, str], int] = {}
         self.states: dict[tuple[str, str], str] = {}
+        self.passed_over: set[tuple[str, str]] = set()
+        """Books of which nothing counts before their next snapshot."""
         self._epochs: dict[tuple[str, str], int] = {}
         self._parts: dict[tuple[str, str], list[dict[str, Any]]] = {}
 
@@ -266,11 +268,16 @@ class Consumer:
             assert len(side) == sum(len(part[name]) for part in parts), "a level comes twice"
             assert list(side) == sorted(side, reverse=name == "bids"), "not best first"
         parts.clear()
+        if key in self.passed_over:
+            self.passed_over.remove(key)
+            self.states[key] = "live"
         self.versions[key] = int(data["version"])
         self._epochs[key] = int(data["epoch"])
         self._compare(key)
 
     def _orderbook_delta(self, data: dict[str, Any], key: tuple[str, str]) -> None:
+        if key in self.passed_over:
+            return
         assert not self._parts.get(key), "a delta amid a snapshot's parts"
         assert data["prev_version"] == self.versions[key], "a hole or a repeat"
         assert data["changes"]
@@ -344,12 +351,17 @@ class Inbox:
         self.bytes = 0
         self.full_at: int | None = None
         """Bytes after which it is paused."""
+        self.left: int | None = None
+        """Messages after which it is broken, and takes nothing more."""
         self.closed: tuple[int, str] | None = None
 
     def write(self, data: bytes) -> None:
         self.writes += 1
         self.bytes += len(data)
         for message in unframed(data):
+            if self.left == 0:
+                break
+            self.left = None if self.left is None else self.left - 1
             self.consumer.take(message)
         if self.full_at is not None and self.bytes >= self.full_at:
             self.paused = True

@@ -1,12 +1,21 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from typing import Any
 
+import aiohttp
 import pytest
+import websockets
 from multidict import CIMultiDict
+from websockets.asyncio.client import connect
 
 from alphapulse.config import StreamSettings
 from alphapulse.stream.access import Access, Refused, offered, selected
+from tests.stream_server import (
+    Served,
+    on_uvloop,
+    serving,
+)
 
 Pairs = list[tuple[str, str]]
 
@@ -125,3 +134,43 @@ def test_one_of_the_offered_subprotocols_is_chosen() -> None:
     assert selected(headers((name, "bearer.x"))) == {name: "bearer.x"}
     assert selected(headers((name, "bearer.x, alphapulse"))) == {name: "alphapulse"}
     assert offered(headers((name, " a ,, b"))) == ["a", "b"]
+
+
+async def refused(served: Served, url: str = "", **options: Any) -> int:
+    with pytest.raises(websockets.InvalidStatus) as error:
+        async with connect(url or served.url, **options):
+            pass
+    return int(error.value.response.status_code)
+
+
+@on_uvloop
+async def test_who_may_not_connect(ring_prefix: str) -> None:
+    async with serving(
+        ring_prefix, token="s3cret", origins=["https://charts.example.org"], max_clients=2
+    ) as served:
+        bearer = websockets.Subprotocol("bearer.s3cret")
+        charts = websockets.Origin("https://charts.example.org")
+        right: dict[str, Any] = {"subprotocols": [bearer]}
+        assert await refused(served) == 401
+        assert await refused(served, additional_headers={"Authorization": "Bearer no"}) == 401
+        assert await refused(served, f"{served.url}?token=s3cret") == 401
+        assert await refused(served, origin="https://example.org", **right) == 403
+        assert await refused(served, f"ws://127.0.0.1:{served.port}/other", **right) == 404
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(
+                f"http://127.0.0.1:{served.port}/health", headers={"Host": "example.org"}
+            ) as response,
+        ):
+            assert response.status == 403
+        assert await served.health() == {"status": "ok", "service": "stream"}
+        header = {"Authorization": "Bearer s3cret"}
+        assert (await served.health(headers=header))["clients"] == 0
+        async with (
+            connect(served.url, origin=charts, **right) as one,
+            connect(served.url, additional_headers=header) as two,
+        ):
+            assert one.subprotocol == bearer
+            assert two.subprotocol is None
+            assert await refused(served, **right) == 503
+            assert (await served.health(headers=header))["clients"] == 2

@@ -215,6 +215,72 @@ def test_a_book_that_fails_while_its_snapshot_is_owed_is_told_not_shown(stage: S
     assert stage.kinds(3) == ["state", "orderbook_snapshot", "state"]
 
 
+def test_no_snapshot_is_owed_of_a_book_that_is_not_live_any_more(stage: Stage) -> None:
+    stage.inbox.paused = True
+    stage.changes(5)
+    stage.exchange.state("BTC-USD", BookState.STALE, Reason.DISCONNECTED)
+    stage.feed()
+    stage.slow.check(monotonic_ns() + 6 * SECOND)
+    stage.go_on()
+    assert stage.kinds(3) == ["state"]
+
+
+def test_a_whole_book_that_lost_changes_is_stale_until_its_snapshot(stage: Stage) -> None:
+    client, inbox = stage.join("orderbook", "trades", symbols="BTC-USD", depth="full")
+    inbox.consumer.depth = None
+    inbox.paused = True
+    stage.changes(5)
+    trade = stage.exchange.trade("BTC-USD")
+    stage.changes(5)
+    client.check(monotonic_ns() + 6 * SECOND)
+    stage.changes(1)
+    inbox.paused = False
+    client.resume(monotonic_ns())
+    stage.hub.flush()
+    told = [event["data"] for event in inbox.consumer.events[2:]]
+    assert [(data["state"], data["reason"], data["sequence"]) for data in (told[0], told[3])] == [
+        ("stale", "lapped", 0),
+        ("live", "lapped", 0),
+    ]
+    assert told[1]["trade_id"] == trade
+    assert (told[2]["version"], told[2]["reason"]) == (12, "lapped")
+    assert client.take_conflations() == 1
+
+
+def test_a_state_that_was_held_back_is_told_whatever_the_client_asks_for(stage: Stage) -> None:
+    client, inbox = stage.join("orderbook", "state", symbols="BTC-USD", depth="full")
+    inbox.consumer.depth = None
+    inbox.paused = True
+    stage.changes(5)
+    client.check(monotonic_ns() + 6 * SECOND)
+    stage.hub.request(client, request(type="subscribe", channels=["orderbook"], depth=100))
+    inbox.consumer.depth = 100
+    inbox.paused = False
+    client.resume(monotonic_ns())
+    stage.hub.flush()
+    assert inbox.consumer.states["kraken", "BTC-USD"] == "live"
+    assert [event["type"] for event in inbox.consumer.events[-3:]].count("state") == 1
+    inbox.paused = True
+    stage.hub.request(client, request(type="subscribe", channels=["orderbook"], depth="full"))
+    inbox.paused = False
+    client.resume(monotonic_ns())
+    stage.hub.flush()
+    inbox.consumer.depth = None
+    inbox.paused = True
+    stage.changes(5)
+    client.check(monotonic_ns() + 6 * SECOND)
+    stage.hub.request(client, request(type="unsubscribe", channels=["orderbook"]))
+    inbox.paused = False
+    client.resume(monotonic_ns())
+    stage.hub.flush()
+    assert [event["type"] for event in inbox.consumer.events[-3:]] == [
+        "state",
+        "state",
+        "unsubscribed",
+    ]
+    assert inbox.consumer.states["kraken", "BTC-USD"] == "live"
+
+
 def test_much_goes_out_in_several_writes(stage: Stage) -> None:
     stage.inbox.paused = True
     stage.exchange.reset("BTC-USD", {10**9 + price: 10**9 for price in range(50_000)}, {})

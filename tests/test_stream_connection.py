@@ -21,8 +21,16 @@ from alphapulse.model import BookSide
 from alphapulse.stream import connection
 from alphapulse.stream.tls import server_context
 from tests.certificates import write_certificates
+from tests.stream_server import (
+    Listener,
+    closing,
+    holds,
+    listening,
+    on_uvloop,
+    raw,
+    serving,
+)
 from tests.streaming import Consumer, Exchange
-from tests.test_stream_server import Listener, closing, holds, listening, on_uvloop, raw, serving
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +225,92 @@ async def test_messages_are_counted(ring_prefix: str) -> None:
                 await listener.take(20)
             served.server.hub.check()
     assert grown == [20]
+
+
+@on_uvloop
+async def test_a_wrong_query_is_told_and_the_connection_stays(ring_prefix: str) -> None:
+    async with (
+        serving(ring_prefix) as served,
+        listening(served, query="?channels=bars") as listener,
+    ):
+        (error,) = await listener.take()
+        assert (error["type"], error["code"]) == ("error", "bad_request")
+        await listener.ask(type="ping")
+        assert await listener.kinds(1) == ["pong"]
+
+
+@on_uvloop
+async def test_requests_that_are_none(ring_prefix: str) -> None:
+    async with (
+        serving(ring_prefix, max_request_bytes=1000) as served,
+        listening(served) as listener,
+    ):
+        socket = listener.socket
+        padding = " " * 900
+
+        async def answer() -> str:
+            (event,) = await listener.take()
+            assert event["type"] in ("error", "pong")
+            return str(event.get("code", "served"))
+
+        await socket.send("{")
+        assert await answer() == "malformed"
+        await socket.send(b"\xff\xfe", text=True)
+        assert await answer() == "malformed"
+        await socket.send(b'{"type":"ping"}')
+        assert await answer() == "malformed"
+        await socket.send('{"type":"ping"}' + padding)
+        assert await answer() == "served"
+        await socket.send('{"type":"ping"}' + padding * 2)
+        assert await answer() == "too_large"
+        await socket.send(['{"type"', ":", '"ping"}', padding])
+        assert await answer() == "served"
+        await socket.send(['{"type"', ":", '"ping"}', *([padding] * 3)])
+        assert await answer() == "too_large"
+        await listener.ask(type="subscribe", channels=["trades"], exchanges=["x" * 900])
+        assert await answer() == "unknown_exchange"
+        await listener.ask(type="subscribe", channels=["trades"], format="xml")
+        assert await answer() == "bad_request"
+        await socket.send("x" * 5000)
+        assert await closing(socket) == 1009
+
+
+@on_uvloop
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        (b"\x81\x02{}", 1002),  # not masked
+        (b"\xc1\x82\0\0\0\0{}", 1002),  # compressed
+        (b"\x80\x82\0\0\0\0{}", 1002),  # continues nothing
+        (b"\x01\x81\0\0\0\0{\x81\x81\0\0\0\0}", 1002),  # a message within another
+        (b"\x8f\x80\0\0\0\0", 1002),  # a kind of frame that there isn't
+    ],
+)
+async def test_frames_that_break_the_protocol(ring_prefix: str, frame: bytes, code: int) -> None:
+    async with serving(ring_prefix) as served, raw(served) as (reader, writer):
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        writer.write(frame)
+        head = await reader.readexactly(4)
+        assert (head[0], int.from_bytes(head[2:4])) == (0x88, code)
+        await reader.read()
+        await holds(lambda: not served.server.hub.clients)
+
+
+@on_uvloop
+@pytest.mark.parametrize(
+    ("payload", "code"), [(b"", 1000), (b"\x03\xe9", 1001), (b"\x0f\xa0", 4000)]
+)
+async def test_a_close_frame_is_answered(ring_prefix: str, payload: bytes, code: int) -> None:
+    async with serving(ring_prefix) as served, raw(served) as (reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(bytes((0x88, 0x80 | len(payload), 0, 0, 0, 0)) + payload)
+        assert await reader.read() == b"\x88\x02" + code.to_bytes(2)
+
+
+@on_uvloop
+@pytest.mark.parametrize("request_", [b"\x16\x03\x01garbage\r\n\r\n", b"POST /ws HTTP/1.1\r\n\r\n"])
+async def test_what_is_no_handshake(ring_prefix: str, request_: bytes) -> None:
+    async with serving(ring_prefix) as served, raw(served, request_) as (reader, _):
+        assert b" 400 " in await reader.readline()
+        await reader.read()
+        assert (await served.health())["clients"] == 0

@@ -61,7 +61,7 @@ class Market:
     def pass_time(self, milliseconds: int) -> None:
         """Do what is due by then, and go on from there."""
         self.ahead_ns += milliseconds * 1_000_000
-        self.hub.desk.advance(monotonic_ns() + self.ahead_ns)
+        self.hub.desk.timetable.run(monotonic_ns() + self.ahead_ns)
         self.hub.flush()
 
     def change(self, name: str, *levels: tuple[BookSide, Decimal, Decimal]) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from alphapulse.model import BookSide
+from tests.stream_server import exchange, on_uvloop, serving
 from tests.streaming import Exchange
 from tests.support import ROOT
-from tests.test_stream_server import exchange, on_uvloop, serving
 
 __all__ = ["exchange"]
 

@@ -24,11 +24,29 @@ QUEUE_BYTES = 2000
 BEHIND_NS = 10 * SECOND
 
 
+class Lapse:
+    """Tells states of a view."""
+
+    def __init__(self, name: int, make: Any) -> None:
+        self._name = name
+        self._make = make
+
+    def stale(self) -> Any:
+        return self._make(f"{self._name} is stale".encode(), EVENT, None, 0)
+
+    def live(self) -> Any:
+        return self._make(f"{self._name} is live".encode(), EVENT, None, 0)
+
+
 class View:
-    """A book view whose snapshots are numbered; both queues get the same."""
+    """A book view whose snapshots are numbered; both queues get the same.
+
+    The first of them doesn't tell of what is left out.
+    """
 
     def __init__(self, name: int, parts: int, size: int, make: Any) -> None:
         self.name = name
+        self.lapse = Lapse(name, make) if name else None
         self.served = True
         self.version = 0
         self._parts = parts
@@ -115,10 +133,15 @@ class Native(Side):
         frame = f"{kind} {view} {size}".encode().ljust(size, b"-")
         self.views[view].version += kind == DELTA
         shown = self.views[view] if kind == DELTA else None
-        self.group.deliver(Item(frame, kind, shown, self.now_ns))
+        lapse = self.views[view].lapse if kind == DELTA else None
+        self.group.deliver(Item(frame, kind, shown, self.now_ns, lapse))
 
     def _owe(self, view: int) -> None:
         self.group.owe(self.views[view], Reason.SUBSCRIBED)
+
+    def _present(self, view: int) -> None:
+        shown = self.views[view]
+        self.group.present(shown.snapshot(Reason.RESYNCED), shown, Reason.RESYNCED)
 
     def _tell(self, view: int, live: bool) -> None:
         item = Item(f"state {view} {live}".encode(), EVENT, None, self.now_ns)
@@ -154,10 +177,15 @@ class Twin(Side):
         frame = f"{kind} {view} {size}".encode().ljust(size, b"-")
         self.views[view].version += kind == DELTA
         shown = self.views[view] if kind == DELTA else None
-        self.outbox.deliver(reference.Item(frame, kind, shown, self.now_ns))
+        lapse = self.views[view].lapse if kind == DELTA else None
+        self.outbox.deliver(reference.Item(frame, kind, shown, self.now_ns, lapse))
 
     def _owe(self, view: int) -> None:
         self.outbox.owe(self.views[view], Reason.SUBSCRIBED)
+
+    def _present(self, view: int) -> None:
+        shown = self.views[view]
+        self.outbox.present(shown.snapshot(Reason.RESYNCED), shown, Reason.RESYNCED)
 
     def _tell(self, view: int, live: bool) -> None:
         item = reference.Item(f"state {view} {live}".encode(), EVENT, None, self.now_ns)
@@ -181,7 +209,7 @@ actions = st.one_of(
     st.tuples(
         st.just("deliver"), st.sampled_from([EVENT, DELTA, DELTA]), views, st.integers(8, 900)
     ),
-    st.tuples(st.just("owe"), views),
+    st.tuples(st.sampled_from(["owe", "present"]), views),
     st.tuples(st.just("tell"), views, st.booleans()),
     st.tuples(st.just("serve"), views, st.booleans()),
     st.tuples(st.just("limit"), st.integers(1, 3000)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -11,12 +11,13 @@ import pytest
 from alphapulse.delta import decode_header
 from alphapulse.errors import RequestError
 from alphapulse.model import BookSide, BookState, Reason, RecordFlag, RecordType
+from alphapulse.shm import RingReader
 from alphapulse.stream.client import Client
 from alphapulse.stream.hub import Hub
 from alphapulse.stream.resume import PORTION
 from tests.stream_consumers import RecordConsumer
-from tests.stream_stage import LIMITS, BookStage
-from tests.streaming import Consumer, Inbox, request
+from tests.stream_stage import LIMITS, BookStage, reopened
+from tests.streaming import Consumer, Exchange, Inbox, feed, request
 
 BID, ASK = BookSide
 
@@ -375,6 +376,97 @@ def test_a_state_that_the_stream_made_meanwhile_is_told(stage: BookStage) -> Non
     stage.exchange.change("BTC-USD", (BID, 100, 98))
     stage.feed()
     assert consumer.current("kraken", "BTC-USD", 2)
+
+
+@pytest.mark.parametrize("form", ["texts", "records"])
+def test_wherever_a_conflated_clients_connection_breaks_no_old_book_is_called_live(
+    ring_prefix: str, form: str
+) -> None:
+    taken, broken = 0, True
+    while broken:
+        with BookStage(ring_prefix, symbols=("BTC-USD", "ETH-USD")) as stage:
+            broken = breaks_after(stage, taken, form)
+        taken += 1
+    assert taken > 8
+
+
+def breaks_after(stage: BookStage, taken: int, form: str) -> bool:
+    """Break a conflated client's connection after some messages; whether more were to come.
+
+    One of its books has lost changes, the other one has begun anew, and trades came after that.
+    """
+    exchange = stage.exchange
+    client, consumer = getattr(stage, form)(**WHOLE)
+    point = exchange.writer.sequence
+    begun = len(consumer.events)
+    inbox = client.sink
+    assert isinstance(inbox, Inbox)
+    inbox.paused = True
+    exchange.trade("BTC-USD")
+    exchange.change("BTC-USD", (BID, 100, 5))
+    exchange.change("BTC-USD", (BID, 100, 6))
+    exchange.trade("BTC-USD")
+    exchange.reset("ETH-USD", {50: 1}, {}, Reason.RESYNCED)
+    exchange.trade("ETH-USD")
+    exchange.change("ETH-USD", (BID, 50, 2))
+    stage.feed()
+    stage.conflate(client)
+    exchange.trade("BTC-USD")
+    stage.feed()
+    inbox.paused, inbox.left = False, taken
+    stage.resume(client)
+    broken: bool = inbox.left == 0
+    stage.hub.disconnect(client)
+    if isinstance(consumer, Consumer):
+        told = sequences(consumer.events[begun:])
+    else:
+        told = [event.sequence for event in consumer.events[begun:]]
+    stale = {key for key, state in consumer.states.items() if state == "stale"}
+    consumer.passed_over |= stale
+    client = again(
+        stage,
+        consumer,
+        max([point, *told]),
+        format="json" if isinstance(consumer, Consumer) else "binary",
+        **WHOLE,
+    )
+    assert answer(consumer)["resumed"] == {"kraken": "records"}
+    for symbol in ("BTC-USD", "ETH-USD"):
+        if ("kraken", symbol) in stale:
+            stage.ask(client, type="snapshot", symbols=symbol)
+        assert consumer.current("kraken", symbol, exchange.versions[symbol])
+        exchange.change(symbol, (BID, 40, 4))
+    stage.feed()
+    for symbol in ("BTC-USD", "ETH-USD"):
+        assert consumer.current("kraken", symbol, exchange.versions[symbol])
+    return broken
+
+
+def test_what_was_missed_is_told_without_anything_else_happening(ring_prefix: str) -> None:
+    """A client that takes all at once isn't kept waiting for the next event."""
+    calls: list[Callable[[], None]] = []
+    hub = Hub(["kraken"], LIMITS, calls.append, open_ring=reopened(ring_prefix))
+    with (
+        Exchange(ring_prefix, size_bytes=1 << 22) as exchange,
+        RingReader("kraken", prefix=ring_prefix) as reader,
+    ):
+        feed(hub, reader)
+        seen = exchange.writer.sequence
+        for size in range(1, PORTION):
+            exchange.change("BTC-USD", *((BID, price, size) for price in range(100, 150)))
+        feed(hub, reader)
+        consumer = Consumer([exchange])
+        consumer.books["kraken", "BTC-USD"] = _book({})
+        consumer.versions["kraken", "BTC-USD"] = 1
+        consumer._epochs["kraken", "BTC-USD"] = exchange.epoch
+        client = hub.connect(Inbox(consumer))
+        point = {"epoch": exchange.epoch, "sequence": seen}
+        hub.request(client, request(type="subscribe", resume={"kraken": point}, **WHOLE))
+        hub.flush()
+        while calls:
+            calls.pop()()
+            assert len(calls) <= 1
+        assert consumer.current("kraken", "BTC-USD", exchange.versions["BTC-USD"])
 
 
 def test_resuming_needs_the_rings(ring_prefix: str) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from alphapulse.clock import NO_TIME
 from alphapulse.fixed import format_decimal
 from alphapulse.model import Action, BookSide
-from alphapulse.stream._text import changes_text, decimal_text, level_texts, times_text
+from alphapulse.stream._text import decimal_text, delta_json, level_texts, times_text
 
 LEAST, MOST = -(2**63), 2**63 - 1
 
@@ -42,12 +42,19 @@ def test_levels(pairs: list[tuple[int, int]], price_places: int, size_places: in
 def test_changes(
     changes: list[tuple[BookSide, int, int, Action]], price_places: int, size_places: int
 ) -> None:
-    text = changes_text(
+    text = delta_json(
+        '"symbol":"\u20bf"'.encode(),
+        7,
+        5,
+        (1, NO_TIME, 9),
         ((int(side), price, size, int(action)) for side, price, size, action in changes),
         price_places,
         size_places,
-    )
-    assert json.loads(f"[{text}]", parse_float=Decimal, parse_int=Decimal) == [
+    ).decode()
+    told = json.loads(text, parse_float=Decimal, parse_int=Decimal)
+    assert (told["type"], told["data"]["symbol"]) == ("orderbook_delta", "\u20bf")
+    assert f'"version":7,"prev_version":5{times_text(1, NO_TIME, 9)},"changes":[' in text
+    assert told["data"]["changes"] == [
         {
             "side": side.text,
             "price": Decimal(format_decimal(price, price_places)),
@@ -76,4 +83,4 @@ def test_what_can_not_be_written() -> None:
         with pytest.raises(ValueError, match="decimal places"):
             level_texts([], wrong, 2)
     with pytest.raises(KeyError):
-        changes_text([(9, 1, 1, 1)], 2, 2)
+        delta_json(b"", 1, 0, (1, 1, 1), [(9, 1, 1, 1)], 2, 2)

@@ -35,7 +35,7 @@ class Clock:
 
     def go_on(self, milliseconds: int) -> None:
         self._ahead_ns += milliseconds * 1_000_000
-        self._stage.hub.desk.advance(monotonic_ns() + self._ahead_ns)
+        self._stage.hub.desk.timetable.run(monotonic_ns() + self._ahead_ns)
         self._stage.hub.flush()
 
 

@@ -24,8 +24,8 @@ from alphapulse.model import (
     StateChange,
 )
 from tests.stream_consumers import RecordConsumer
+from tests.stream_server import Served, beating, holds, on_uvloop, serving
 from tests.streaming import Consumer, Exchange
-from tests.test_stream_server import Served, holds, on_uvloop, serving
 
 BID, ASK = BookSide
 SYMBOLS = ("BTC-USD", "ETH-USD")
@@ -178,7 +178,7 @@ async def test_wandering_clients_hold_the_exchanges_books(ring_prefix: str, seed
     chance = random.Random(seed)
     exchanges = [Exchange(ring_prefix, name, SYMBOLS, 1 << 22) for name in ("kraken", "coinbase")]
     try:
-        async with serving(ring_prefix) as served:
+        async with serving(ring_prefix) as served, beating(*exchanges):
             wanderers = [
                 Wanderer(served, exchanges, random.Random(chance.random()), format_)
                 for format_ in ("json", "binary") * 4

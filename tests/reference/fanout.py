@@ -25,8 +25,19 @@ class Sink(Protocol):
     def close(self, code: int, reason: str) -> None: ...
 
 
+class Lapse(Protocol):
+    """What tells that a book's changes are left out, and that it is live again."""
+
+    def stale(self) -> Item: ...
+
+    def live(self) -> Item: ...
+
+
 class View(Protocol):
     """A book at some depth."""
+
+    @property
+    def lapse(self) -> Lapse | None: ...
 
     def serves(self, client: Outbox) -> bool: ...
 
@@ -40,6 +51,7 @@ class Item(NamedTuple):
     kind: int
     view: View | None
     at_ns: int
+    lapse: Lapse | None = None
 
 
 class Outbox:
@@ -91,9 +103,21 @@ class Outbox:
             self._owed.setdefault(view, reason)
             self._list()
 
-    def forget(self, view: View) -> None:
+    def present(self, items: list[Item], view: View, reason: Reason) -> None:
+        if self.closed or view in self._owed:
+            return
+        if not self._sink.paused:
+            for item in items:
+                self.send(item)
+            return
+        self.owe(view, reason)
+        if view.lapse is not None:
+            self.send(view.lapse.stale())
+            self._held[view] = view.lapse.live()
+
+    def forget(self, view: View) -> bool:
         self._owed.pop(view, None)
-        self._held.pop(view, None)
+        return self._held.pop(view, None) is not None
 
     def flush(self, now_ns: int) -> None:
         if self.waiting_bytes > self._limit:
@@ -151,26 +175,40 @@ class Outbox:
             yield item.frame
 
     def _pay(self) -> bool:
-        if not self._owed or self._paid_bytes >= WRITE_BYTES:
-            return False
-        view, reason = next(iter(self._owed.items()))
-        del self._owed[view]
-        items = view.snapshot(reason)
-        self._paid_bytes += sum(len(item.frame) for item in items)
-        self._queue.extend(items)
-        held = self._held.pop(view, None)
-        if held is not None:
-            self._queue.append(held)
-        return True
+        while self._owed and self._paid_bytes < WRITE_BYTES:
+            view, reason = next(iter(self._owed.items()))
+            live = self._held.get(view)
+            self.forget(view)
+            if not view.serves(self):
+                continue
+            items = view.snapshot(reason)
+            self._paid_bytes += sum(len(item.frame) for item in items)
+            self._queue.extend(items)
+            if live is not None:
+                self._queue.append(live)
+            return True
+        return False
 
     def _conflate(self) -> None:
+        kept: deque[Item] = deque()
+        stale: set[View | None] = set()
         for item in self._queue:
-            if item.kind == DELTA:
-                assert item.view is not None
-                if item.view not in self._owed and item.view.serves(self):
+            if item.kind != DELTA:
+                kept.append(item)
+                if item.kind == SNAPSHOT:
+                    stale.discard(item.view)
+                continue
+            assert item.view is not None
+            if item.view.serves(self):
+                if item.view not in self._owed:
                     self._owed[item.view] = Reason.LAPPED
                     self.conflations += 1
-        self._queue = deque(item for item in self._queue if item.kind != DELTA)
+                if item.view.lapse is not None and item.view not in self._held:
+                    self._held[item.view] = item.view.lapse.live()
+            if item.lapse is not None and item.view not in stale:
+                stale.add(item.view)
+                kept.append(item.lapse.stale())
+        self._queue = kept
 
     def _oldest_ns(self, now_ns: int) -> int:
         return next((item.at_ns for item in self._queue if item.kind != SNAPSHOT), now_ns)
