@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from random import Random
@@ -31,7 +31,7 @@ from alphapulse.simulators.kraken import KrakenSimulator
 from alphapulse.store import Store, WriteBatch, open_store
 from alphapulse.store import backfill as backfill_module
 from alphapulse.store.backfill import run_backfill
-from tests import collecting
+from tests import collecting, trading
 from tests.collecting import Collecting
 from tests.support import ROOT
 from tests.trading import RedisServer, eventually, redis_server, store_writer
@@ -174,9 +174,10 @@ class Site:
 
         They are those between the first stored trade and the last.
         """
-        return {symbol: self._check(symbol, await self.stored(symbol)) for symbol in SYMBOLS}
+        return {symbol: self.lacking(symbol, await self.stored(symbol)) for symbol in SYMBOLS}
 
-    def _check(self, symbol: str, rows: list[TradeRow]) -> set[int]:
+    def lacking(self, symbol: str, rows: list[TradeRow]) -> set[int]:
+        """The same of one symbol."""
         orders = self.orders(symbol)
         singles = {fill.trade_id: [fill] for order in orders.values() for fill in order}
         covered: list[int] = []
@@ -443,6 +444,82 @@ async def test_books_have_no_history(site: Site) -> None:
     async with site.backfill():
         (gap,) = await site.until_settled(1)
     assert gap.status is FillStatus.UNAVAILABLE
+
+
+def missed(exchange: str, fills: Sequence[Fill], **fields: Any) -> GapRow:
+    """A loss of these trades of BTC-USD."""
+    first, last = fills[0], fills[-1]
+    defaults: dict[str, Any] = {
+        "exchange": exchange,
+        "symbol": "BTC-USD",
+        "channel": Channel.TRADES,
+        "reason": Reason.GAP,
+        "first": first.trade_id,
+        "last": last.trade_id,
+        "count": len(fills),
+        "since_ns": first.t_ns,
+        "received_ns": last.t_ns,
+    }
+    return GapRow(**{**defaults, **fields})
+
+
+async def test_digits_beyond_the_instruments_are_kept(
+    ring_prefix: str, store_settings: StoreSettings
+) -> None:
+    async with running(KrakenSimulator(market()), ring_prefix, store_settings) as site:
+        site.simulator.pause()
+        fills = list(site.simulator.books["BTC/USD"].fills)[10:20]
+        with trading.Venue(ring_prefix, "kraken") as ring:
+            ring.define("BTC-USD", price_exponent=0, size_exponent=1)
+            gap = missed("kraken", fills)
+            await site.store.append(WriteBatch(exchange="kraken", gaps=[gap]))
+            async with site.backfill():
+                (gap,) = await site.until_settled(1)
+        assert (gap.status, gap.filled) == (FillStatus.FILLED, 10)
+        rows = await site.stored("BTC-USD")
+        assert max(row.size_exponent for row in rows) > 1
+        assert site.lacking("BTC-USD", rows) == set()
+
+
+async def test_one_venues_outage_keeps_no_other_waiting(
+    ring_prefix: str, store_settings: StoreSettings
+) -> None:
+    away = BinanceUsSimulator(market())
+    async with away, running(KrakenSimulator(market()), ring_prefix, store_settings) as site:
+        other = collecting.settings_for(away, ring_prefix).venues.binance_us
+        venues = replace(site.settings.venues, binance_us=other)
+        site.settings = replace(site.settings, venues=venues)
+        away.faults.rest_status(503, count=10_000)
+        for simulator, symbol in ((away, "BTCUSD"), (site.simulator, "BTC/USD")):
+            simulator.pause()
+            lost = missed(simulator.exchange, list(simulator.books[symbol].fills)[10:20])
+            await site.store.append(WriteBatch(exchange=simulator.exchange, gaps=[lost]))
+        with trading.Venue(ring_prefix, "kraken"), trading.Venue(ring_prefix, "binance_us"):
+            async with site.backfill(), asyncio.timeout(collecting.TIMEOUT_SECONDS):
+                await away.wait_until(lambda: away.counts["rest /api/v3/trades"] > 0)
+                (gap,) = await site.until_settled(1)
+        assert gap.status is FillStatus.FILLED
+        (waiting,) = await site.store.read_gaps(away.exchange)
+        assert waiting.status is FillStatus.OPEN
+
+
+async def test_gaps_wait_for_a_ring(ring_prefix: str, store_settings: StoreSettings) -> None:
+    async with running(KrakenSimulator(market()), ring_prefix, store_settings) as site:
+        site.simulator.pause()
+        lost = missed("kraken", list(site.simulator.books["BTC/USD"].fills)[10:20])
+        books = missed("kraken", list(site.simulator.books["BTC/USD"].fills)[:1])
+        books = replace(books, channel=Channel.ORDERBOOK)
+        await site.store.append(WriteBatch(exchange="kraken", gaps=[books, lost]))
+        async with site.backfill():
+
+            async def settled() -> bool:
+                return bool(await site.gaps(FillStatus.UNAVAILABLE))
+
+            await eventually(settled)
+            assert len(await site.gaps(FillStatus.OPEN)) == 1
+            with trading.Venue(ring_prefix, "kraken"):
+                await site.until_settled(2)
+        assert len(await site.gaps(FillStatus.FILLED)) == 1
 
 
 class ShortSighted(BinanceUsSimulator):
