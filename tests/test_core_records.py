@@ -38,3 +38,40 @@ def test_trades_fill_rows() -> None:
     assert found.trades_into(rows) == 1
     assert struct.unpack("<QqqqqqQIBBH", rows) == (2, -7, 8, 99, -5, 6, 2**64 - 1, 3, 2, 0, 7)
     assert found.trades_into(bytearray(63)) == 0
+
+
+def test_records_of_some_types_are_iterated_over() -> None:
+    memory = new_ring()
+    writer, consumer = producer(memory), Consumer(Segment(memory))
+    for kind in (UNKNOWN, TRADE, 3, 63, TRADE):
+        writer.write(record(kind, 7, b"body"))
+    found = consumer.next(10)
+    assert isinstance(found, Records)
+    assert [r.type for r in found] == [UNKNOWN, TRADE, 3, 63, TRADE]
+    assert [r.sequence for r in found.of_types(1 << TRADE)] == [2, 5]
+    assert [r.type for r in found.of_types(1 << 3 | 1 << 63)] == [3, 63]
+    assert list(found.of_types(0)) == []
+
+
+def test_the_last_known_time_of_receipt_is_told() -> None:
+    memory = new_ring()
+    writer, consumer = producer(memory), Consumer(Segment(memory))
+    for received_ns in (5, 7, -(2**63)):
+        body = bytearray(record(UNKNOWN, 0, b""))
+        struct.pack_into("<q", body, 24, received_ns)
+        writer.write(bytes(body))
+    found = consumer.next(10)
+    assert isinstance(found, Records)
+    assert found.received_ns == 7
+    assert Records().received_ns == -(2**63)
+
+
+def test_everyday_trades_are_given_as_integers() -> None:
+    memory = new_ring()
+    writer, consumer = producer(memory), Consumer(Segment(memory))
+    writer.write(record(TRADE, 7, struct.pack("<qqQIBB2x", -5, 6, 2**64 - 1, 3, 2, 0)))
+    writer.write(record(TRADE, 7, struct.pack("<qqQIBB2x", 1, 1, 0, 1, 1, 2) + b"\x01x"))
+    writer.write(record(TRADE, 7, b"too short"))
+    found = consumer.next(10)
+    assert isinstance(found, Records)
+    assert found.trade_tuples() == [(7, -7, 8, -5, 6, 2**64 - 1, 3, 2, 0)]

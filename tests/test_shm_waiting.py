@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -136,3 +137,28 @@ def test_closing_ends_a_wait_in_another_thread(
         reader.read()
     with pytest.raises(RingError, match="closed"):
         _ = reader.writer_alive
+
+
+async def test_a_pause_ends_after_its_time_whatever_comes(
+    writer: RingWriter, attach: Attach
+) -> None:
+    reader = attach("oldest")
+    put(writer, 1)
+    began = time.monotonic_ns()
+    await reader.ready(pause_ns=300_000)
+    assert time.monotonic_ns() - began >= 300_000
+    assert len(reader.read()) == 1
+    assert writer.wakes == 0
+
+
+async def test_ready_ends_with_its_time_or_a_nudge(writer: RingWriter, attach: Attach) -> None:
+    reader = attach("oldest")
+    await reader.ready(0.001)
+    assert not reader.read()
+    waiting = asyncio.create_task(reader.ready())
+    await asyncio.sleep(0)
+    reader.nudge()
+    await waiting
+    put(writer, 1)
+    await reader.ready()
+    assert len(reader.read()) == 1

@@ -103,9 +103,13 @@ class Venue:
 
     def book(self, symbol: str, bids: Levels, asks: Levels) -> None:
         """A snapshot, and the state live."""
+        self.load(symbol, bids, asks)
+        self.state(symbol, BookState.LIVE, Reason.SUBSCRIBED)
+
+    def load(self, symbol: str, bids: Levels, asks: Levels) -> None:
+        """A snapshot alone."""
         tracker = self.trackers[symbol]
         self._write(tracker.load(_parts(bids, asks), reason=Reason.SUBSCRIBED, **_times()))
-        self.state(symbol, BookState.LIVE, Reason.SUBSCRIBED)
 
     def change(self, symbol: str, bids: Levels, asks: Levels) -> None:
         """A delta."""

@@ -81,6 +81,7 @@ class KeptBooks:
         """Take in a change of state."""
         if state is BookState.LIVE:
             self._live.add(symbol)
+            self._look_ns = NO_TIME
         else:
             self._live.discard(symbol)
             self._waiting.pop(symbol, None)

@@ -22,7 +22,13 @@ from tests.support import CAPTURES, ROOT
 COMPILER = "gcc"
 FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g"
 SOURCES = ("alphapulse", "tests", "setup.py", "pyproject.toml", "README.md", "LICENSE")
-TESTS = ("test_core_*.py", "test_stream_fanout.py", "test_stream_text.py")
+TESTS = (
+    "test_core_*.py",
+    "test_store_entries.py",
+    "test_store_identity.py",
+    "test_stream_fanout.py",
+    "test_stream_text.py",
+)
 BUILT = shutil.ignore_patterns("*.so", "*.c", "__pycache__", "*.egg-info")
 
 
