@@ -11,6 +11,7 @@ from alphapulse.cli import (
     book,
     check,
     demo,
+    export,
     normalize,
     programs,
     rings,
@@ -40,6 +41,7 @@ app.command("simulate")(simulate.command)
 app.command("rings")(rings.command)
 app.command("book")(book.command)
 app.command("arbitrage")(arbitrage.command)
+app.command("export")(export.command)
 app.command("check-config")(check.command)
 
 

@@ -108,7 +108,8 @@ def _problem(path: Path, text: str) -> str:
         return f"{path} can't be opened as a database: {text}"
     who = f"process {holder[1]}" if holder else "another process"
     return (
-        f"{path} is open in {who}, and the embedded database serves one process at a time; read it "
-        "through that one's REST (alphapulse.client.HttpRepository, `alphapulse export --from`), "
-        "stop it, set store.path to another file, or use Redis (store.redis_url)"
+        f"{path} is open in {who}, and the embedded database serves one process at a time; read "
+        "through that one's REST (HttpRepository in alphapulse.client.repository, "
+        "`alphapulse export --from`), stop it, set store.path to another file, or use Redis "
+        "(store.redis_url)"
     )

@@ -1,0 +1,207 @@
+"""``alphapulse export``: history as Parquet files, one for each symbol and day."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from alphapulse.cli.common import ConfigFile, Prefix, fail, load_settings, stop_on_sigterm
+from alphapulse.client.repository import HttpRepository
+from alphapulse.clock import NS_PER_SECOND
+from alphapulse.config import Settings
+from alphapulse.errors import RequestError, StoreError
+from alphapulse.history import INTERVALS_NS, SeriesSummary, TradeRow
+from alphapulse.repository import OhlcvBar, nanoseconds_of, symbol_of, trade_row_of
+from alphapulse.store import EmbeddedStore, RedisStore
+from alphapulse.store.export import Done, Item, Source, StoreSource, export, plan
+
+TABLES = ("trades", *(f"bars_{interval}" for interval in INTERVALS_NS))
+
+_HOUR = timedelta(hours=1)
+
+
+class HttpSource:
+    """Reads a REST server, an hour of trades at once.
+
+    It doesn't tell when trades were received, what they stand for, and whether they were filled.
+
+    Parameters
+    ----------
+    repository : open; stays open
+    """
+
+    def __init__(self, repository: HttpRepository) -> None:
+        self._repository = repository
+
+    async def series(self) -> list[SeriesSummary]:
+        """See `Source`; all have the times of the whole."""
+        summary = await self._repository.get_data_summary()
+        start, end = summary.date_range["start"], summary.date_range["end"]
+        if start is None or end is None:
+            return []
+        span = int(start) * NS_PER_SECOND, int(end) * NS_PER_SECOND
+        return [
+            SeriesSummary(exchange, symbol, 0, *span)
+            for exchange, symbols in summary.symbols_by_exchange.items()
+            for symbol in symbols
+        ]
+
+    async def trades(
+        self, exchange: str, symbol: str, start: datetime, end: datetime
+    ) -> AsyncIterator[list[TradeRow]]:
+        """See `Source`."""
+        while start < end:
+            after = start + _HOUR
+            found = await self._repository.get_trades(symbol, exchange, start, after, exact=True)
+            end_ns = nanoseconds_of(after)
+            rows = [trade_row_of(trade, symbol, exchange) for trade in found]
+            page = [row for row in rows if end_ns is None or row.timestamp_ns < end_ns]
+            if page:
+                yield page
+            start = after
+
+    async def bars(
+        self, exchange: str, symbol: str, interval: str, start: datetime, end: datetime
+    ) -> list[OhlcvBar]:
+        """See `Source`."""
+        last = end - timedelta(microseconds=1)
+        return await self._repository.get_ohlcv(symbol, exchange, interval, start, last, exact=True)
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(help="Where the files go; made if it isn't there.")],
+    table: Annotated[
+        str, typer.Option("--table", help=f"What to export: {', '.join(TABLES)}.")
+    ] = "trades",
+    exchange: Annotated[str | None, typer.Option("--exchange", help="Only this exchange.")] = None,
+    symbol: Annotated[
+        str | None, typer.Option("--symbol", help="Only this symbol, for instance BTC-USD.")
+    ] = None,
+    start: Annotated[
+        datetime | None,
+        typer.Option("--start", formats=["%Y-%m-%d"], help="First day (UTC).", show_default="all"),
+    ] = None,
+    end: Annotated[
+        datetime | None,
+        typer.Option("--end", formats=["%Y-%m-%d"], help="Last day (UTC).", show_default="all"),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Write all files again, whole ones too.")
+    ] = False,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Read a running server's REST instead of the store, http://127.0.0.1:3001 for "
+            "instance; with its token, api.token, if it has one.",
+        ),
+    ] = None,
+    config: ConfigFile = None,
+    prefix: Prefix = None,
+) -> None:
+    """Write history as Parquet files, one for each symbol and day (UTC), exactly.
+
+    FOLDER/trades/exchange=kraken/symbol=BTC-USD/date=2026-11-20/part.parquet
+
+    Read them all at once with DuckDB: SELECT * FROM 'FOLDER/trades/**/*.parquet'; with polars:
+    pl.scan_parquet("FOLDER/trades", hive_partitioning=True); or with pandas:
+    pd.read_parquet("FOLDER/trades"). Prices and volumes are decimals with 18 places.
+
+    Run again, it writes what is new: a day's file is left alone once it was written after that
+    day's end, and today's is written anew. It may be ended at any time.
+
+    The store is that of the settings. The embedded database serves one process: while
+    `alphapulse up` or `alphapulse-api-server` has it open, use --from. Ends with status 1 where
+    the store or the server fails.
+    """
+    if table not in TABLES:
+        fail(f"--table {table}: use one of {', '.join(TABLES)}")
+    stop_on_sigterm()
+    settings = load_settings(config, {"ring.prefix": prefix})
+    try:
+        wanted_symbol = None if symbol is None else symbol_of(symbol)
+
+        def wanted(series: SeriesSummary) -> bool:
+            return exchange in (None, series.exchange) and wanted_symbol in (None, series.symbol)
+
+        async def run() -> None:
+            async with _source(settings, server) as source:
+                days = (None if day is None else day.date() for day in (start, end))
+                items = await plan(source, folder, table, wanted, *days)
+                if not items:
+                    fail(f"there is nothing to export of {_what(exchange, symbol, start, end)}", 1)
+                await _export(source, items, table, overwrite)
+
+        asyncio.run(run())
+    except RequestError as error:
+        fail(str(error))
+    except StoreError as error:
+        fail(str(error), 1)
+
+
+@asynccontextmanager
+async def _source(settings: Settings, server: str | None) -> AsyncIterator[Source]:
+    if server is not None:
+        repository = HttpRepository(server, token=settings.api.token)
+        try:
+            yield HttpSource(repository)
+        finally:
+            await repository.close()
+        return
+    store: EmbeddedStore | RedisStore
+    if settings.store.redis_url:
+        store = await RedisStore.open(settings.store, settings.ring.prefix)
+    else:
+        store = await EmbeddedStore.open(settings.store, read_only=True)
+    try:
+        yield StoreSource(store)
+    finally:
+        await store.close()
+
+
+async def _export(source: Source, items: list[Item], table: str, overwrite: bool) -> None:
+    console = Console(soft_wrap=True)
+    written = kept = rows = 0
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(table, total=len(items))
+        async for done in export(source, items, table, overwrite=overwrite):
+            progress.update(task, advance=1, description=_name(done.item))
+            written += bool(done.rows)
+            kept += done.kept
+            rows += done.rows
+            if done.rows and not console.is_terminal:
+                console.print(_line(done), highlight=False)
+    console.print(
+        f"{written} files written with {rows:,} rows, {kept} were there already", highlight=False
+    )
+
+
+def _name(item: Item) -> str:
+    return f"{item.exchange} {item.symbol} {item.day}"
+
+
+def _line(done: Done) -> str:
+    return f"{_name(done.item)}: {done.rows:,} rows, {done.item.path}"
+
+
+def _what(
+    exchange: str | None, symbol: str | None, start: datetime | None, end: datetime | None
+) -> str:
+    names = f"{exchange or 'any exchange'}, {symbol or 'any symbol'}"
+    first = f" from {_date(start)}" if start else ""
+    return f"{names}{first}{f' to {_date(end)}' if end else ''}"
+
+
+def _date(moment: datetime) -> date:
+    return moment.replace(tzinfo=UTC).date()
