@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import socket
 from collections.abc import AsyncIterator, Iterator
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,7 +23,7 @@ from alphapulse.shm import Position
 from alphapulse.store import RedisStore, WriteBatch
 from alphapulse.store.redis_venue import VenueWriter
 from tests.support import ROOT
-from tests.trading import NOW_NS, RedisServer, redis_server, row, stored_ids
+from tests.trading import NOW_NS, RedisServer, eventually, redis_server, row, stored_ids
 
 DAY_NS = 86400 * 10**9
 
@@ -207,6 +210,84 @@ async def test_an_outage_is_a_store_error_and_the_store_recovers(ring_prefix: st
         assert await store.position("kraken") == Position(1, 2)
         assert await store.append(WriteBatch(exchange="kraken", trades=[row(1), row(2)])) == 1
         assert await stored_ids(store) == ["1", "2"]
+        await store.close()
+
+
+async def test_tasks_of_a_process_write_one_after_the_other(stores: list[RedisStore]) -> None:
+    seed = 20261125
+    random = Random(seed)
+    batches = [[row(n + k) for k in range(random.randrange(1, 9))] for n in range(0, 100, 4)]
+    random.shuffle(batches)
+    appended = await asyncio.gather(
+        *(stores[0].append(WriteBatch(exchange="kraken", trades=batch)) for batch in batches)
+    )
+    expected = {int(trade.trade_id) for batch in batches for trade in batch}
+    assert sum(appended) == len(expected), f"seed {seed}"
+    assert await stored_ids(stores[0]) == [str(number) for number in sorted(expected)]
+
+
+async def test_a_connection_that_is_cut_is_replaced(
+    stores: list[RedisStore], client: redis.asyncio.Redis
+) -> None:
+    store = stores[0]
+    await store.append(WriteBatch(exchange="kraken", trades=[row(1)]))
+    await client.client_kill_filter(_type="normal", skipme=True)
+    link = store._venues["kraken"]._link
+    assert link is not None
+
+    async def noticed() -> bool:
+        return link.closed
+
+    await eventually(noticed)
+    assert await store.append(WriteBatch(exchange="kraken", trades=[row(1), row(2)])) == 1
+    assert await stored_ids(store) == ["1", "2"]
+
+
+async def test_what_redis_refuses_is_a_store_error_and_leaves_nothing(
+    stores: list[RedisStore], client: redis.asyncio.Redis
+) -> None:
+    store = stores[0]
+    await store.append(WriteBatch(exchange="kraken", trades=[row(1)]))
+    # Less than what it has: further writes are refused.
+    await client.config_set("maxmemory", "1")
+    batch = WriteBatch(exchange="kraken", trades=[row(2)], position=Position(1, 2))
+    with pytest.raises(StoreError, match="maxmemory"):
+        await store.append(batch)
+    await client.config_set("maxmemory", "0")
+    assert await store.position("kraken") is None
+    assert await store.append(batch) == 1
+    assert await stored_ids(store) == ["1", "2"]
+
+
+async def test_a_cluster_keeps_a_venue_on_one_node(ring_prefix: str) -> None:
+    """With cluster mode on, Redis refuses transactions over several slots."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with redis_server(
+        "--cluster-enabled", "yes", "--port", str(port), "--cluster-port", "0"
+    ) as one:
+        async with redis.asyncio.Redis.from_url(one.url, decode_responses=True) as client:
+            await client.execute_command("CLUSTER ADDSLOTSRANGE 0 16383")
+
+            async def works() -> bool:
+                about: Any = await client.execute_command("CLUSTER INFO")
+                return bool(about["cluster_state"] == "ok")
+
+            await eventually(works)
+        settings = StoreSettings(redis_url=one.url, max_trades=5)
+        store = await RedisStore.open(settings, ring_prefix)
+        for exchange in ("kraken", "coinbase"):
+            trades = [row(number, exchange=exchange) for number in (1, 0)]
+            trades += [row("x", exchange=exchange), row(9, exchange=exchange, symbol="ETH-USD")]
+            await store.append(
+                WriteBatch(exchange=exchange, trades=trades, position=Position(1, 2))
+            )
+        await store.close()
+        for exchange in ("kraken", "coinbase"):
+            assert await stored_ids(store, exchange=exchange) == ["0", "x", "1"]
+            [bar] = await store.read_bars(exchange, "BTC-USD", 86400 * 10**9)
+            assert bar.trades == 3
+        assert len(await store.summarise()) == 4
         await store.close()
 
 
