@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import select
 from collections.abc import Iterator
 from threading import Thread
@@ -10,9 +11,10 @@ from threading import Thread
 import pytest
 
 from alphapulse._core.consumer import Consumer
-from alphapulse._core.segment import OPEN, Segment
+from alphapulse._core.producer import Producer
+from alphapulse._core.segment import OPEN, READERS_BYTES, ReadersPage, Segment
 from alphapulse._core.vigil import Vigil
-from tests.ring_memory import SECOND, new_ring, producer
+from tests.ring_memory import SECOND, heap, new_ring, producer
 from tests.ring_records import instrument_record
 
 PATIENCE_SECONDS = 60.0
@@ -47,6 +49,13 @@ def post() -> Iterator[Post]:
     post.close()
 
 
+def both_ends() -> tuple[Producer, Consumer]:
+    """A ring's writer, and a reader that it wakes."""
+    memory, page = new_ring(1 << 20), heap(READERS_BYTES)
+    writer = Producer(Segment(memory, writable=True), ReadersPage(page, create=True), lambda: 1)
+    return writer, Consumer(Segment(memory), ReadersPage(page), 3)
+
+
 def test_it_tells_when_there_is_news_or_time_is_up(post: Post) -> None:
     memory = new_ring()
     writer = producer(memory)
@@ -73,6 +82,53 @@ def test_arming_it_again_ends_the_wait_before(post: Post) -> None:
     consumer = Consumer(Segment(second))
     while not post.told(0.01):
         post.vigil.arm(consumer, 0, HOUR_NS, OPEN)
+
+
+def test_news_that_nobody_waits_for_is_told_when_somebody_does(post: Post) -> None:
+    writer, consumer = both_ends()
+    for unheard in (0, 1, 2):
+        post.vigil.arm(consumer, 0, HOUR_NS, OPEN)
+        writer.write(instrument_record(1))
+        writer.wake()
+        assert post.told()
+        for _ in range(unheard):
+            writer.write(instrument_record(1))
+            writer.wake()
+        while consumer.next(100):
+            pass
+    post.vigil.arm(consumer, 0, HOUR_NS, OPEN)
+    writer.write(instrument_record(1))
+    writer.wake()
+    assert post.told()
+
+
+def test_no_news_is_lost_whenever_it_comes(post: Post) -> None:
+    """Each record is waited for, while the writer goes on at any moment."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    writer, consumer = both_ends()
+    pauses = [chance.choice((0, 0, 100, 1000)) for _ in range(5000)]
+
+    def write() -> None:
+        for pause in pauses:
+            for _ in range(pause):
+                pass
+            writer.write(instrument_record(1))
+            writer.wake()
+
+    thread = Thread(target=write)
+    thread.start()
+    taken = 0
+    while taken < len(pauses):
+        while records := consumer.next(100):
+            assert not isinstance(records, tuple), "the ring holds all of them"
+            taken += len(records)
+        if taken < len(pauses):
+            post.vigil.arm(consumer, 0, HOUR_NS, OPEN)
+            assert post.told()
+            post.vigil.hear()
+    thread.join()
 
 
 def test_it_can_be_ended_while_it_waits_and_before(post: Post) -> None:
