@@ -274,8 +274,8 @@ async def test_a_cut_connection_is_filled(site: Site) -> None:
         site.simulator.faults.abort()
         await site.until_made(120)
         site.simulator.faults.refuse_connections(False)
-        await site.until_stored(40)
         gaps = await site.until_settled(len(SYMBOLS))
+        await site.until_stored(20)
         trades = [gap for gap in gaps if gap.channel is Channel.TRADES]
         assert {gap.symbol for gap in trades} == set(SYMBOLS)
         for gap in trades:
