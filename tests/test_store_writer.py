@@ -133,7 +133,9 @@ async def test_the_place_in_the_ring_is_kept_and_used(settings: Settings, store:
         assert await store.read_gaps("kraken") == []
 
 
-async def test_a_closed_ring_leaves_nothing_outstanding(settings: Settings, store: Store) -> None:
+async def test_a_closed_ring_leaves_but_the_time_without_one(
+    settings: Settings, store: Store
+) -> None:
     async def over() -> bool:
         return await store.position("kraken") == BEGINNING
 
@@ -143,7 +145,11 @@ async def test_a_closed_ring_leaves_nothing_outstanding(settings: Settings, stor
                 venue.trade("BTC-USD", number, exchange_ns=NOW_NS + number)
                 await wait_for_ids(store, ids(*range(1, number + 1)))
             await eventually(over)
-    assert await store.read_gaps("kraken") == []
+    (gap,) = await store.read_gaps("kraken")
+    assert (gap.channel, gap.reason, gap.symbol) == (Channel.RING, Reason.RESTARTED, None)
+    assert (gap.first, gap.last, gap.count) == (None, None, None)
+    before, after = await store.read_trades("kraken", "BTC-USD")
+    assert gap.since_ns == before.received_ns < after.received_ns
 
 
 async def test_a_ring_replaced_by_a_successor_is_read_to_its_end(

@@ -9,9 +9,9 @@ from alphapulse import metrics
 from alphapulse.clock import NO_TIME, NS_PER_SECOND, monotonic_ns, wall_ns
 from alphapulse.config import Settings, StoreSettings
 from alphapulse.errors import RingError, RingNotFound, StoreError
-from alphapulse.history import overrun_row
+from alphapulse.history import GapRow, overrun_row
 from alphapulse.log import get_logger
-from alphapulse.model import Overrun, Reason
+from alphapulse.model import Channel, Overrun, Reason
 from alphapulse.shm import Position, RingReader, list_rings
 from alphapulse.store.repository import Store, WriteBatch
 from alphapulse.store.taking import Collected, Taking
@@ -33,7 +33,7 @@ BACKOFF_FIRST_SECONDS = 0.1
 BACKOFF_MAX_SECONDS = 5.0
 
 BEGINNING = Position(0, 0)
-"""Written when a ring was closed by its writer and read to its end: nothing is outstanding."""
+"""Written when a ring was closed by its writer and read to its end: nothing of it is missing."""
 
 log = get_logger(__name__)
 
@@ -101,10 +101,11 @@ class Follower:
         if reader is None:
             reader = RingReader(self._venue, prefix=self._prefix, start="oldest")
         try:
+            heard_ns = await self._last_heard_ns()
             if oldest:
-                await self._note_beginning(reader.position)
+                await self._note_beginning(reader.position, position == BEGINNING, heard_ns)
             self._reader = reader
-            await self._follow(reader, position, await self._last_heard_ns())
+            await self._follow(reader, position, heard_ns)
         finally:
             self._reader = None
             reader.close()
@@ -160,8 +161,30 @@ class Follower:
             log.warning("the stored position is void", exchange=self._venue, problem=str(error))
             return None
 
-    async def _note_beginning(self, position: Position) -> None:
-        """Write down what the ring had lost before it was followed at all."""
+    async def _note_beginning(self, position: Position, successor: bool, heard_ns: int) -> None:
+        """Write down what was lost before the ring was followed at all.
+
+        Parameters
+        ----------
+        position : where reading begins
+        successor : whether there was a ring before, read to its end: nobody has collected since
+        heard_ns : our time of the last trade that was written
+        """
+        gaps = []
+        if successor and heard_ns != NO_TIME:
+            gaps.append(
+                GapRow(
+                    exchange=self._venue,
+                    symbol=None,
+                    channel=Channel.RING,
+                    reason=Reason.RESTARTED,
+                    first=None,
+                    last=None,
+                    count=None,
+                    since_ns=heard_ns,
+                    received_ns=wall_ns(),
+                )
+            )
         lost = position.sequence - 1
         if lost > 0:
             overrun = Overrun(
@@ -172,10 +195,9 @@ class Follower:
                 count=lost,
                 reason=Reason.STARTED,
             )
-            gap = overrun_row(overrun, NO_TIME, wall_ns())
-            await self._store.append(
-                WriteBatch(exchange=self._venue, gaps=[gap], position=position)
-            )
+            gaps.append(overrun_row(overrun, heard_ns if successor else NO_TIME, wall_ns()))
+        if gaps:
+            await self._store.append(WriteBatch(exchange=self._venue, gaps=gaps, position=position))
 
     def _is_over(self, reader: RingReader) -> bool:
         """Whether the ring was closed by its writer and removed, with no successor."""
