@@ -83,6 +83,29 @@ async def test_what_is_repeated_after_a_loss_is_dropped() -> None:
         assert client.books["kraken", "BTC-USD"].version == 9
 
 
+async def test_a_book_that_lost_changes_is_asked_for_after_resuming(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session, "SETTLE_SECONDS", 0.0)
+    async with false_server() as false, StreamClient(false.url, format="json", **QUICK) as client:
+        await client.subscribe("orderbook", depth="full")
+        socket = await false.sockets.get()
+        await socket.send(SNAPSHOT)
+        await socket.send(book_event("state", state="stale", reason="lapped", sequence=0))
+        await socket.close(1001)
+        kinds = [type(await anext(client)) for _ in range(4)]
+        assert kinds == [BookSnapshot, StateChange, Disconnected, Reconnected]
+        book = client.books["kraken", "BTC-USD"]
+        assert not book.live
+        socket = await false.sockets.get()
+        asked = await false.asked("snapshot")
+        assert (asked["exchanges"], asked["symbols"]) == (["kraken"], ["BTC-USD"])
+        await socket.send(delta(9, 8))
+        await socket.send(SNAPSHOT)
+        assert isinstance(await anext(client), BookSnapshot)
+        assert book.live
+
+
 @pytest.mark.parametrize(
     ("message", "problem"),
     [
