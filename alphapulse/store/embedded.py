@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
 
@@ -31,13 +31,16 @@ from alphapulse.log import get_logger
 from alphapulse.model import IdKind
 from alphapulse.shm import Position
 from alphapulse.store import tables
-from alphapulse.store.bars import Part, regrouped
+from alphapulse.store.bars import STORED, Part, regrouped
 from alphapulse.store.books import dump_book, load_book
 from alphapulse.store.embedded_bars import BarTables
 from alphapulse.store.embedded_file import connect, transaction
 from alphapulse.store.identity import Series, sift, text_ids
 from alphapulse.store.recent import KEPT, RecentTrades
 from alphapulse.store.repository import Repository, WriteBatch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 T = TypeVar("T")
 
@@ -87,6 +90,7 @@ class EmbeddedStore(Repository):
         self._bars = BarTables()
         self._recent = RecentTrades()
         self._added: list[TradeRow] = []
+        self._columns: dict[str, NDArray[Any]] = {}
         self._upkeep: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -307,14 +311,10 @@ class EmbeddedStore(Repository):
         if self._added:
             self._entries += len(self._added)
             self._recent.add(self._added)
-            self._bars.add(self._added, self._ids_of(self._added))
+            self._bars.add(self._columns)
         if self._bars.due:
             self._bars.write(cursor, self._entries)
         return len(self._added)
-
-    def _ids_of(self, rows: list[TradeRow]) -> list[int]:
-        ids = self._series_ids
-        return [ids[row.exchange, row.symbol] for row in rows]
 
     def _load(self, cursor: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Series]]:
         seen: dict[str, dict[str, Series]] = {}
@@ -382,10 +382,11 @@ class EmbeddedStore(Repository):
                 # That the highest range goes on is told by the trades themselves (`_load`).
                 values = [series[symbol].dump(), known]
                 cursor.execute("UPDATE series SET ids = ? WHERE id = ?", values)
-        columns = tables.trade_columns(rows, self._ids_of(rows), self._entries)
-        cursor.register("new_trades", columns)
+        numbers = [self._series_ids[exchange, row.symbol] for row in rows]
+        self._columns = tables.trade_columns(rows, numbers, self._entries)
+        cursor.register("new_trades", self._columns)
         try:
-            cursor.execute(tables.insert_trades(columns))
+            cursor.execute(tables.insert_trades(self._columns))
         finally:
             cursor.unregister("new_trades")
 
@@ -424,8 +425,10 @@ class EmbeddedStore(Repository):
             if self._retention_ns:
                 for query in tables.DELETE_OLD:
                     cursor.execute(query, [now - self._retention_ns])
+                # Those of a second, of which there are many, live no longer than the trades.
+                self._bars.forget(cursor, STORED[:1], now - self._retention_ns)
             if self._bar_retention_ns:
-                self._bars.forget(cursor, now - self._bar_retention_ns)
+                self._bars.forget(cursor, STORED, now - self._bar_retention_ns)
         try:
             # Gives the space of deleted rows to later ones; also done as the log grows.
             cursor.execute("CHECKPOINT")

@@ -8,7 +8,7 @@ are summed up again, so that no trade is counted twice or left out.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -16,7 +16,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from alphapulse.clock import NS_PER_SECOND, monotonic_ns
-from alphapulse.history import INTERVALS_NS, TradeRow
+from alphapulse.history import INTERVALS_NS
 from alphapulse.store.bars import STORED, Part, source_of
 from alphapulse.store.embedded_file import transaction
 
@@ -117,22 +117,15 @@ class BarTables:
                 self.write(cursor, end)
             begin = end
 
-    def add(self, rows: Sequence[TradeRow], series: Sequence[int]) -> None:
-        """Take in trades that were added to table ``trades``.
-
-        Parameters
-        ----------
-        rows : the trades
-        series : id of each trade's series
-        """
-        self._take_in(
-            (number, Part.of(row, _SECOND)) for number, row in zip(series, rows, strict=True)
-        )
+    def add(self, columns: Mapping[str, NDArray[Any]]) -> None:
+        """Take in trades that were added to table ``trades``, given as its columns."""
+        self._take_in(_parts_of(columns))
 
     def _take_in(self, parts: Iterable[tuple[int, Part]]) -> None:
+        summed = list(parts)
         with self._lock:
             fresh = self._fresh[self._mark]
-            for series, part in parts:
+            for series, part in summed:
                 _merge(fresh, series, part.begin_ns, part)
                 span = self._spans.get(series)
                 if span is None:
@@ -213,10 +206,54 @@ class BarTables:
             # Bars were written in between.
         return [*(_part_of(row)[1] for row in rows if row[0] is not None), *parts]
 
-    def forget(self, cursor: duckdb.DuckDBPyConnection, oldest_ns: int) -> None:
+    def forget(
+        self, cursor: duckdb.DuckDBPyConnection, intervals: Iterable[str], oldest_ns: int
+    ) -> None:
         """Delete bars that are older. The cursor is in a transaction."""
-        for interval in STORED:
+        for interval in intervals:
             cursor.execute(_query(_FORGET, interval), [oldest_ns])
+
+
+def _parts_of(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[int, Part]]:
+    """Series and part of each second, in arrays: trade by trade would take most of a batch's time.
+
+    Columns are those of table ``trades``; ``trade_text`` may be missing.
+    """
+    times, numbers = columns["timestamp_ns"], columns["trade_number"]
+    texts = columns.get("trade_text")
+    begins = times - times % _SECOND
+    group = columns["series"], begins, columns["price_exponent"], columns["size_exponent"]
+    places = (numbers, times) if texts is None else (texts.astype(str), numbers, times)
+    order = np.lexsort((*places, *group))
+    differ = [column[order][1:] != column[order][:-1] for column in group]
+    starts = np.flatnonzero(np.concatenate(([True], np.logical_or.reduce(differ))))
+    counts = np.diff(np.append(starts, len(order)))
+    prices, sizes = columns["price"][order], columns["size"][order]
+    highs, lows = np.maximum.reduceat(prices, starts), np.minimum.reduceat(prices, starts)
+    # Sums of 64-bit sizes; in two pieces, since arrays have no wider integers.
+    sums = np.add.reduceat(sizes >> 32, starts), np.add.reduceat(sizes & 0xFFFFFFFF, starts)
+    for place, (start, count) in enumerate(zip(starts.tolist(), counts.tolist(), strict=True)):
+        first, last = order[start], order[start + count - 1]
+        keys = [
+            (int(times[each]), int(numbers[each]), "" if texts is None else str(texts[each]))
+            for each in (first, last)
+        ]
+        yield (
+            int(group[0][first]),
+            Part(
+                begin_ns=int(begins[first]),
+                price_exponent=int(group[2][first]),
+                size_exponent=int(group[3][first]),
+                first=keys[0],
+                last=keys[1],
+                open=int(prices[start]),
+                high=int(highs[place]),
+                low=int(lows[place]),
+                close=int(prices[start + count - 1]),
+                volume=(int(sums[0][place]) << 32) + int(sums[1][place]),
+                trades=count,
+            ),
+        )
 
 
 def _query(template: str, interval: str) -> str:
