@@ -10,7 +10,7 @@ REDIS = ("redis://", "rediss://", "unix://")
 
 
 async def open_repository(
-    where: str, *, prefix: str = "alphapulse", token: str = ""
+    where: str, *, prefix: str = "alphapulse", token: str = "", read_only: bool = False
 ) -> MarketDataRepository:
     """Open market data, wherever it is; `MarketDataRepository.close` lets go of it.
 
@@ -23,9 +23,10 @@ async def open_repository(
     ----------
     where : address of a REST server (``http://127.0.0.1:3001``) or of Redis
         (``redis://localhost:6379``), or path of an embedded database that no process has open
-        (``history.duckdb``), which is created if it isn't there
+        for writing (``history.duckdb``), which is created if it isn't there
     prefix : with Redis, the ``ring.prefix`` of the installation that writes there
     token : with a REST server, its ``api.token``
+    read_only : with an embedded database, change nothing; several programs may read it then
 
     Raises
     ------
@@ -42,12 +43,12 @@ async def open_repository(
         raise RequestError(
             "bad_address", f"where: {where!r} begins with none of {', '.join((*HTTP, *REDIS))}"
         )
-    from alphapulse.config import RingSettings, Settings, StoreSettings
-    from alphapulse.store import open_store
+    from alphapulse.config import StoreSettings
+    from alphapulse.store import EmbeddedStore, RedisStore
 
     # Who opens a history to read it doesn't mean to have it trimmed.
-    redis = where.startswith(REDIS)
-    store = StoreSettings(
-        redis_url=where if redis else "", path="" if redis else where, retention_days=0
-    )
-    return await open_store(Settings(ring=RingSettings(prefix=prefix), store=store))
+    if where.startswith(REDIS):
+        settings = StoreSettings(redis_url=where, retention_days=0)
+        return await RedisStore.open(settings, prefix)
+    settings = StoreSettings(path=where, retention_days=0)
+    return await EmbeddedStore.open(settings, read_only=read_only)

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from alphapulse import open_repository
 from alphapulse.client.repository import HttpRepository
 from alphapulse.config import RingSettings
-from alphapulse.errors import RequestError
+from alphapulse.errors import RequestError, StoreError
 from alphapulse.store import EmbeddedStore, RedisStore, WriteBatch, open_store
 from tests.serving import api_settings, serving
 from tests.support import ROOT
@@ -90,6 +90,22 @@ async def test_the_address_tells_the_kind(tmp_path: Path) -> None:
         repository = await open_repository(where)
         assert isinstance(repository, kind), where
         await repository.close()
+
+
+async def test_several_may_read_a_file(tmp_path: Path) -> None:
+    path = str(tmp_path / "history.duckdb")
+    with pytest.raises(StoreError, match=re.escape(path)):
+        await open_repository(path, read_only=True)
+    repository = await open_repository(path)
+    trade = {"timestamp": 1, "price": 1, "volume": 1, "side": "buy", "trade_id": 1}
+    await repository.save_trades([trade], "BTC-USD", "kraken")
+    await repository.close()
+    reader = await open_repository(path, read_only=True)
+    program = example("README.md").replace(f'"{ADDRESS}"', f'"{path}", read_only=True')
+    assert await run(program, path) == "0.0 1.0 1.0 1.0 1.0 1.0\n"
+    with pytest.raises(StoreError):
+        await reader.save_trades([trade], "BTC-USD", "coinbase")
+    await reader.close()
 
 
 @pytest.mark.parametrize("where", ["ftp://example.org", "ws://127.0.0.1:8765/ws", "http://"])

@@ -117,7 +117,10 @@ class NewestTrades:
     async def _ask(self, request: Request) -> list[Any]:
         data = request.take()
         for attempt in range(ATTEMPTS):
-            if self._link is None or self._link.closed:
+            if self._link is not None and self._link.closed:
+                await self._link.close()
+                self._link = None
+            if self._link is None:
                 self._link = await Link.open(self._pool)
             try:
                 self._link.send(data)
