@@ -162,3 +162,32 @@ async def test_ready_ends_with_its_time_or_a_nudge(writer: RingWriter, attach: A
     put(writer, 1)
     await reader.ready()
     assert len(reader.read()) == 1
+
+
+async def test_a_loop_is_called_back_when_there_is_something(
+    writer: RingWriter, attach: Attach
+) -> None:
+    reader = attach("oldest")
+    called = asyncio.Event()
+
+    async def call() -> None:
+        reader.when_ready(called.set)
+        assert not called.is_set(), "never at once"
+        await called.wait()
+        called.clear()
+
+    put(writer, 3)
+    await call()
+    assert len(reader.read()) == 3
+    for count in (1, 2, 1):
+        loop = asyncio.get_running_loop()
+        loop.call_soon(put, writer, count)
+        taken = 0
+        while taken < count:
+            await call()
+            taken += len(reader.read())
+    reader.when_ready(called.set)
+    reader.close()
+    await called.wait()
+    called.clear()
+    await call()
