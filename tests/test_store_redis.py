@@ -162,16 +162,17 @@ async def test_a_transaction_on_old_knowledge_is_refused(
     first, second = stores
     await first.append(WriteBatch(exchange="kraken", trades=[row(1)]))
     interfere = [row(2)]
-    look_up = VenueWriter._look_up
+    find = VenueWriter._find
 
     async def late_look(self: VenueWriter, *args: Any) -> set[tuple[str, str]]:
         if interfere and self is first._venues["kraken"]:
             await second.append(WriteBatch(exchange="kraken", trades=[interfere.pop()]))
-        return await look_up(self, *args)
+        return await find(self, *args)
 
-    monkeypatch.setattr(VenueWriter, "_look_up", late_look)
-    assert await first.append(WriteBatch(exchange="kraken", trades=[row(2), row(3)])) == 1
-    assert await stored_ids(first) == ["1", "2", "3"]
+    monkeypatch.setattr(VenueWriter, "_find", late_look)
+    trades = [row(2), row(3), row("x", timestamp_ns=row(4).timestamp_ns)]
+    assert await first.append(WriteBatch(exchange="kraken", trades=trades)) == 2
+    assert await stored_ids(first) == ["1", "2", "3", "x"]
 
 
 @pytest.mark.parametrize("limits", [{"retention_days": 1}, {"retention_days": 0, "max_trades": 10}])

@@ -87,6 +87,8 @@ class VenueWriter:
         self._exchange = exchange
         self._limits = limits
         self._bars = BarWriter(keys, exchange, limits.bar_ages_seconds)
+        self._begin = Request()
+        self._begin.add("MULTI")
         self._commit = Request()
         self._commit.add("INCR", keys.commits)
         self._commit.add("EXEC")
@@ -134,30 +136,44 @@ class VenueWriter:
         if link is not None:
             await link.close()
 
-    async def _connected(self) -> Link:
-        """A connection that watches ``commits``."""
-        if self._link is None or self._link.closed:
-            await self._forget()
-            self._link = await Link.open(self._pool)
-            request = Request()
-            request.add("WATCH", self._keys.commits)
-            await self._link.ask(request)
-        return self._link
+    async def _connect(self) -> Link:
+        """A new connection, which watches ``commits``."""
+        await self._forget()
+        link = self._link = await Link.open(self._pool)
+        request = Request()
+        request.add("WATCH", self._keys.commits)
+        await link.ask(request)
+        return link
 
     async def _transact(self, batch: WriteBatch, all_bars: bool) -> int | None:
         """Write a batch; how many of its trades were new, None if somebody else came in between."""
-        link = await self._connected()
-        known = self._known or await self._load(link)
-        if batch.position is not None:
-            await self._check_place(link, known)
-        texts = await self._look_up(link, known, batch)
+        link = self._link
+        if link is None or link.closed:
+            link = await self._connect()
+        known = self._known
+        if known is None:
+            known = await self._load(link)
+            if batch.position is not None:
+                await self._check_place(link)
+        symbols = {row.symbol for row in batch.trades}
+        if batch.states or batch.books or not symbols <= known.trades.keys():
+            await self._look_up(link, known, batch)
+        texts = text_ids(batch.trades)
+        stored_texts = await self._find(link, texts) if texts else set()
         request = Request()
-        request.add("MULTI")
+        request.add_packed(self._begin.pieces, self._begin.count)
         now = time.monotonic()
         if all_bars or now >= self._bars_due or self._bars.pending > MOST_PARTS:
             await self._store_bars(link, request, known, now)
-        new = sift(batch.trades, known.series, texts)
-        await self._add_trades(link, request, known, new)
+        new = sift(batch.trades, known.series, stored_texts)
+        for symbol in symbols - known.listed:
+            known.listed.add(symbol)
+            request.add("HSET", self._keys.series, symbol, Series().dump())
+        for begin in range(0, len(new), ROWS_AT_ONCE):
+            if begin:
+                link.send(request.take())
+                await asyncio.sleep(0)
+            self._add_trades(request, known, new[begin : begin + ROWS_AT_ONCE])
         self._add_others(request, known, batch)
         request.add_packed(self._commit.pieces, self._commit.count)
         link.send(request.take())
@@ -173,7 +189,7 @@ class VenueWriter:
         self._place = batch.position or self._place
         return len(new)
 
-    async def _check_place(self, link: Link, known: _Known) -> None:
+    async def _check_place(self, link: Link) -> None:
         """See that Redis hasn't forgotten what it had answered for, as a crash may make it do.
 
         Raises
@@ -181,7 +197,7 @@ class VenueWriter:
         StoreError
             it has: what comes next depends on the place in the ring that it knows of
         """
-        if known is self._known or self._place is None:
+        if self._place is None:
             return
         request = Request()
         request.add("HMGET", self._keys.position, "epoch", "sequence")
@@ -219,17 +235,15 @@ class VenueWriter:
             else:
                 known.others[key] = last
 
-    async def _look_up(self, link: Link, known: _Known, batch: WriteBatch) -> set[tuple[str, str]]:
-        """Learn what the batch needs of streams; the text ids among its own that are there."""
+    async def _look_up(self, link: Link, known: _Known, batch: WriteBatch) -> None:
+        """Learn what the batch needs of streams."""
         symbols = {row.symbol for row in batch.trades} - known.trades.keys()
         keys = {self._keys.states(row.symbol) for row in batch.states}
         keys |= {self._keys.books(row.symbol) for row in batch.books}
-        keys -= known.others.keys()
-        if symbols or keys:
-            await self._learn(link, known, symbols, keys)
-        texts = text_ids(batch.trades)
-        if not texts:
-            return set()
+        await self._learn(link, known, symbols, keys - known.others.keys())
+
+    async def _find(self, link: Link, texts: list[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Which of these text ids are there already."""
         request = Request()
         for symbol, trade_id in texts:
             request.add("ZSCORE", self._keys.texts(symbol), trade_id)
@@ -252,24 +266,15 @@ class VenueWriter:
             for symbol in symbols:
                 trim(request, self._keys.trades(symbol), self._limits)
 
-    async def _add_trades(
-        self, link: Link, request: Request, known: _Known, new: list[TradeRow]
-    ) -> None:
-        for symbol in {row.symbol for row in new} - known.listed:
-            known.listed.add(symbol)
-            request.add("HSET", self._keys.series, symbol, Series().dump())
-        for begin in range(0, len(new), ROWS_AT_ONCE):
-            if begin:
-                link.send(request.take())
-                await asyncio.sleep(0)
-            commands, noted = append_all(new[begin : begin + ROWS_AT_ONCE], known.trades)
-            request.add_packed(commands, len(commands))
-            for row, late_id in noted:
-                ms = str(row.timestamp_ns // NS_PER_MS)
-                if late_id is not None:
-                    request.add("ZADD", self._keys.late(row.symbol), ms, late_id)
-                if row.id_kind is IdKind.TEXT:
-                    request.add("ZADD", self._keys.texts(row.symbol), ms, row.trade_id)
+    def _add_trades(self, request: Request, known: _Known, rows: list[TradeRow]) -> None:
+        commands, noted = append_all(rows, known.trades)
+        request.add_packed(commands, len(commands))
+        for row, late_id in noted:
+            ms = str(row.timestamp_ns // NS_PER_MS)
+            if late_id is not None:
+                request.add("ZADD", self._keys.late(row.symbol), ms, late_id)
+            if row.id_kind is IdKind.TEXT:
+                request.add("ZADD", self._keys.texts(row.symbol), ms, row.trade_id)
 
     def _add_others(self, request: Request, known: _Known, batch: WriteBatch) -> None:
         for gap in batch.gaps:

@@ -96,11 +96,12 @@ class Taking:
             self._lose(batch.overrun, collected)
             return
         rows = trade_rows(batch)
-        if len(rows) == batch.count_type(RecordType.TRADE, 0):
+        if len(rows) == len(batch) or len(rows) == batch.count_type(RecordType.TRADE, 0):
             collected.trades += rows
         else:
             self._take_records(batch, _types(RecordType.TRADE), collected)
-        self._take_records(batch, self._wanted, collected)
+        if len(rows) < len(batch):
+            self._take_records(batch, self._wanted, collected)
         received_ns = batch.received_ns
         if received_ns != NO_TIME:
             self._seen_ns = received_ns
