@@ -1,7 +1,7 @@
 """A store's writer in a process of its own, to be killed at will.
 
-``python -m tests.store_process PREFIX PATH REDIS_URL``, an empty URL for the embedded store. Prints
-a line per batch, when it is written.
+``python -m tests.store_process PREFIX PATH REDIS_URL [BUFFER_SIZE]``, an empty URL for the embedded
+store. Prints a line per batch, when it is written.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from alphapulse.store.writer import run_store_writer
 from tests.trading import settings_for
 
 
-async def main(prefix: str, path: str, redis_url: str) -> None:
+async def main(prefix: str, path: str, redis_url: str, buffer_size: str = "20") -> None:
     settings = settings_for(
-        prefix, path=path, redis_url=redis_url, buffer_size=20, retention_days=0
+        prefix, path=path, redis_url=redis_url, buffer_size=int(buffer_size), retention_days=0
     )
     store: Store = await open_store(settings)
     append = store.append
