@@ -15,7 +15,8 @@ import pytest
 from alphapulse import metrics
 from alphapulse.config import Settings
 from alphapulse.errors import StoreError
-from alphapulse.model import Channel, IdKind, Reason, Side
+from alphapulse.history import INTERVALS_NS
+from alphapulse.model import BookState, Channel, IdKind, Reason, Side
 from alphapulse.shm import Position, RingWriter
 from alphapulse.store import Store, WriteBatch, open_store
 from alphapulse.store.follower import BEGINNING
@@ -114,6 +115,26 @@ async def test_the_latest_book_is_written(settings: Settings, store: Store) -> N
 
             found = await eventually(book)
             assert [(level.price, level.size) for level in found.bids] == [(100.01, 2.5)]
+
+
+async def test_changes_of_state_are_written(settings: Settings, store: Store) -> None:
+    with Venue(settings.ring.prefix) as venue:
+        venue.book("BTC-USD", {"100.01": "2.5"}, {"100.02": "1"})
+        venue.state("BTC-USD", BookState.STALE, Reason.DISCONNECTED)
+        async with store_writer(settings, store):
+
+            async def both() -> bool:
+                return len(await store.read_states("kraken", "BTC-USD")) == 2
+
+            await eventually(both)
+    states = await store.read_states("kraken", "BTC-USD")
+    assert [(row.state, row.reason) for row in states] == [
+        (BookState.LIVE, Reason.SUBSCRIBED),
+        (BookState.STALE, Reason.DISCONNECTED),
+    ]
+    assert states[0].received_ns <= states[1].received_ns
+    assert await store.read_states("kraken", "BTC-USD", limit=1) == states[1:]
+    assert await store.get_orderbook_snapshot("BTC-USD", "kraken") is None, "it isn't live"
 
 
 async def test_the_place_in_the_ring_is_kept_and_used(settings: Settings, store: Store) -> None:
@@ -314,6 +335,8 @@ async def test_a_writer_killed_at_any_moment_continues(settings: Settings) -> No
         async with store_writer(settings, store):
             await wait_for_ids(store, ids(*range(1, total + 1)))
         assert await store.read_gaps("kraken") == [], f"seed {seed}"
+        bars = await store.read_bars("kraken", "BTC-USD", INTERVALS_NS["1m"])
+        assert sum(bar.trades for bar in bars) == total
         await store.close()
 
 
