@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Literal, TypeVar, cast
 
 import msgspec
@@ -49,6 +50,9 @@ _ID_KINDS: dict[IdKind, Literal["aggregate", "text"] | None] = {
 }
 
 DEFAULT_EXCHANGE = "coinbase"
+
+BARS_KEPT = 8192
+"""Bars that are kept as they stand in answers: hardly any change, and many ask for the same."""
 
 EXCHANGE = Exchange("exchange", "Whose trades are meant.", default=DEFAULT_EXCHANGE)
 BARS_EXCHANGE = Exchange(
@@ -99,7 +103,7 @@ async def ohlcv(context: Context, request: Request, query: Parameters) -> Respon
     if form is not JSON:
         return _table(request, form, rows, link, BarItem, _bar_item, bars_table)
     body = BarsBody(
-        data=[_bar_item(row) for row in rows],
+        data=cast("list[BarItem]", [_bar_json(row) for row in rows]),  # they are encoded already
         symbol=symbol,
         exchange=exchange,
         interval=interval,
@@ -260,6 +264,11 @@ def trade_writer(symbol: str, exchange: str) -> Callable[[TradeRow], Raw]:
         )
 
     return write
+
+
+@lru_cache(maxsize=BARS_KEPT)
+def _bar_json(row: BarRow) -> Raw:
+    return Raw(msgspec.json.encode(_bar_item(row)))
 
 
 def _bar_item(row: BarRow) -> BarItem:
