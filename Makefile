@@ -2,6 +2,8 @@
 # make test     all tests but the long ones
 # make soak     the long ones: thousands of hostile clients, and books compared for ten minutes, or for
 #               as long as ALPHAPULSE_SOAK_SECONDS says; ARGS="-k digests" is the latter alone
+#               (and "-k store_soak" a million trades, or ALPHAPULSE_SOAK_TRADES, into stores whose
+#               writers are killed and whose Redis ends)
 # Each builds what it needs on first use: a virtual environment in .venv, with the package and its
 # native modules in place, so that only a change of native code or of pyproject.toml builds again.
 
