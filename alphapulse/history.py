@@ -47,7 +47,7 @@ OrderKey = tuple[int, int, str]
 """What rows of trades sort by: time, then the id as a number (0 for text), then as text."""
 
 
-class TradeRow(msgspec.Struct, frozen=True, kw_only=True):
+class TradeRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One trade. Its identity is (exchange, symbol, id_kind, trade_id); a store keeps it once."""
 
     exchange: str
