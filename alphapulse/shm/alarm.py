@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import suppress
 
 from alphapulse._core.alarm import open_alarm, set_alarm
 from alphapulse.shm.liveness import Held
@@ -37,8 +36,10 @@ class Alarm:
         self._held.close()
 
     def _told(self) -> None:
-        with suppress(BlockingIOError):
+        try:
             os.read(self._held.fd, _COUNT_BYTES)
+        except BlockingIOError:
+            return  # set anew meanwhile
         if self._future is not None and not self._future.done():
             self._future.set_result(None)
 
