@@ -91,6 +91,7 @@ class EmbeddedStore(Repository):
         self._recent = RecentTrades()
         self._added: list[TradeRow] = []
         self._columns: dict[str, NDArray[Any]] = {}
+        self._swept = False
         self._upkeep: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -429,6 +430,9 @@ class EmbeddedStore(Repository):
                 self._bars.forget(cursor, STORED[:1], now - self._retention_ns)
             if self._bar_retention_ns:
                 self._bars.forget(cursor, STORED, now - self._bar_retention_ns)
+        if self._swept:
+            self._held = _summaries(cursor)
+            self._swept = False
         try:
             # Gives the space of deleted rows to later ones; also done as the log grows.
             cursor.execute("CHECKPOINT")
@@ -449,8 +453,7 @@ class EmbeddedStore(Repository):
                 values = [seen[exchange][symbol].dump(), number]
                 cursor.execute("UPDATE series SET ids = ? WHERE id = ?", values)
             cursor.execute("DELETE FROM trades WHERE timestamp_ns <= ?", [last_ns])
-            held = _summaries(cursor)
-        self._held = held
+        self._swept = True
         self._recent.clear()
         return True
 
