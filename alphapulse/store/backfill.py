@@ -240,8 +240,8 @@ class _Filler:
                 continue
             try:
                 whole = await self._fill_hole(hole, symbol, instruments.get(symbol))
-            except VenueError:
-                if not work.is_exhausted(gap):
+            except VenueError as error:
+                if isinstance(error, RateLimited) or not work.is_exhausted(gap):
                     raise
                 whole = False
             (work.filled if whole else lacking)[symbol] = hole.filled
