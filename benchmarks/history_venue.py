@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 
 import msgspec
 import uvloop
@@ -22,8 +23,8 @@ from benchmarks.pacing import bursts
 
 _LEVELS = 100
 _LOOK_SECONDS = 0.01
-_BURSTS_AT_ONCE = 256
-"""After so many the connection's other work has its turn, such as answering pings."""
+_BUSY_SECONDS = 0.01
+"""After so long the connections' other work has its turn, such as heartbeats."""
 
 
 async def serve() -> None:
@@ -49,12 +50,14 @@ async def serve() -> None:
                 ("trade", name) in simulator.topics for name in simulator.books
             ):
                 await asyncio.sleep(_LOOK_SECONDS)
-            for pauses, count in enumerate(bursts(task.rate, task.count)):
+            until = 0.0
+            for count in bursts(task.rate, task.count):
                 for number in range(sent, sent + count):
                     send(number)
                 sent += count
-                if pauses % _BURSTS_AT_ONCE == 0:
+                if time.monotonic() > until:
                     await asyncio.sleep(0)
+                    until = time.monotonic() + _BUSY_SECONDS
             print(sent, flush=True)
 
 
