@@ -54,6 +54,7 @@ class _Watch:
 
     def __init__(self, store: Store) -> None:
         self._append = store.append
+        self._under_way = asyncio.Lock()
         self.forget()
 
     def forget(self) -> None:
@@ -63,6 +64,17 @@ class _Watch:
         self._waits = array("q")
 
     async def append(self, batch: WriteBatch) -> int:
+        async with self._under_way:
+            return await self._write(batch)
+
+    async def settled(self) -> Report:
+        """A report, not before the batch under way is answered for: the store may have it."""
+        async with self._under_way:
+            report = self._report()
+            self.forget()
+            return report
+
+    async def _write(self, batch: WriteBatch) -> int:
         begun_ns = wall_ns()
         self._cpu = self._cpu or time.process_time()
         new = await self._append(batch)
@@ -75,7 +87,7 @@ class _Watch:
             self._batches += 1
         return new
 
-    def report(self) -> Report:
+    def _report(self) -> Report:
         waits = [0.0, 0.0, 0.0]
         if self._waits:
             waits = percentiles(self._waits, [50.0, 99.0, 100.0])
@@ -99,19 +111,23 @@ async def write(settings: Settings, ready: Ready) -> int:
     watch = _Watch(store)
     store.append = watch.append  # type: ignore[method-assign]
 
-    def answer() -> None:
-        if sys.stdin.readline():
-            print(msgspec.json.encode(watch.report()).decode(), flush=True)
-            watch.forget()
-        else:
-            stop.set()
+    async def tell() -> None:
+        print(msgspec.json.encode(await watch.settled()).decode(), flush=True)
 
-    asyncio.get_running_loop().add_reader(sys.stdin.fileno(), answer)
-    ready()
-    try:
-        await run_store_writer(settings, store, stop)
-    finally:
-        await store.close()
+    async with asyncio.TaskGroup() as telling:
+
+        def answer() -> None:
+            if sys.stdin.readline():
+                telling.create_task(tell())
+            else:
+                stop.set()
+
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), answer)
+        ready()
+        try:
+            await run_store_writer(settings, store, stop)
+        finally:
+            await store.close()
     return 0
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import pandas as pd
 import polars as pl
 import pytest
 
@@ -132,8 +131,7 @@ async def test_other_libraries_read_them(store: EmbeddedStore, tmp_path: Path) -
     assert frame.schema["price"] == pl.Decimal(38, 18)
     assert frame.schema["timestamp"] == pl.Datetime("ns")
     one = tmp_path / f"trades/exchange=kraken/symbol=ETH-USD/date={FIRST}/part.parquet"
-    pandas = pl.read_parquet(one).to_pandas()
-    assert pandas["timestamp"].tolist() == [pd.Timestamp(FIRST_NS)]
+    assert pl.read_parquet(one)["timestamp"].dt.timestamp("ns").to_list() == [FIRST_NS]
 
 
 async def test_bars_are_exported(store: EmbeddedStore, tmp_path: Path) -> None:
