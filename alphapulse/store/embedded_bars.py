@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -16,7 +17,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from alphapulse.clock import NS_PER_SECOND, monotonic_ns
-from alphapulse.history import INTERVALS_NS
+from alphapulse.history import INTERVALS_NS, OrderKey
 from alphapulse.store.bars import STORED, Part, source_of
 from alphapulse.store.embedded_file import transaction
 
@@ -126,7 +127,10 @@ class BarTables:
         with self._lock:
             fresh = self._fresh[self._mark]
             for series, part in summed:
-                _merge(fresh, series, part.begin_ns, part)
+                group = series, part.begin_ns, part.price_exponent, part.size_exponent
+                whole = fresh.setdefault(group, part)
+                if whole is not part:
+                    whole.merge(part)
                 span = self._spans.get(series)
                 if span is None:
                     self._spans[series] = part.begin_ns, part.last[0]
@@ -153,8 +157,10 @@ class BarTables:
             return
         try:
             with transaction(cursor):
+                bars = fresh
                 for interval in STORED:
-                    _store(cursor, interval, fresh)
+                    bars = _coarser(bars, INTERVALS_NS[interval])
+                    _store(cursor, interval, bars)
                 cursor.execute("UPDATE about SET trades_in_bars = ?", [entries])
                 # From the commit on readers meet the new mark; until it they meet the old one.
                 self._fresh = {**self._fresh, entries: {}}
@@ -232,28 +238,25 @@ def _parts_of(columns: Mapping[str, NDArray[Any]]) -> Iterator[tuple[int, Part]]
     highs, lows = np.maximum.reduceat(prices, starts), np.minimum.reduceat(prices, starts)
     # Sums of 64-bit sizes; in two pieces, since arrays have no wider integers.
     sums = np.add.reduceat(sizes >> 32, starts), np.add.reduceat(sizes & 0xFFFFFFFF, starts)
-    for place, (start, count) in enumerate(zip(starts.tolist(), counts.tolist(), strict=True)):
-        first, last = order[start], order[start + count - 1]
-        keys = [
-            (int(times[each]), int(numbers[each]), "" if texts is None else str(texts[each]))
-            for each in (first, last)
-        ]
-        yield (
-            int(group[0][first]),
-            Part(
-                begin_ns=int(begins[first]),
-                price_exponent=int(group[2][first]),
-                size_exponent=int(group[3][first]),
-                first=keys[0],
-                last=keys[1],
-                open=int(prices[start]),
-                high=int(highs[place]),
-                low=int(lows[place]),
-                close=int(prices[start + count - 1]),
-                volume=(int(sums[0][place]) << 32) + int(sums[1][place]),
-                trades=count,
-            ),
-        )
+    ends = starts + counts - 1
+    first, last = order[starts], order[ends]
+
+    def keys(places: NDArray[Any]) -> Iterator[OrderKey]:
+        names = repeat("", len(places)) if texts is None else map(str, texts[places])
+        return zip(times[places].tolist(), numbers[places].tolist(), names, strict=True)
+
+    volumes = map(_joined, sums[0].tolist(), sums[1].tolist())
+    columns_of_parts = (
+        *(column[first].tolist() for column in group[1:]),
+        *(keys(first), keys(last)),
+        *(values.tolist() for values in (prices[starts], highs, lows, prices[ends])),
+        *(volumes, counts.tolist()),
+    )
+    yield from zip(group[0][first].tolist(), map(Part, *columns_of_parts), strict=True)
+
+
+def _joined(high: int, low: int) -> int:
+    return (high << 32) + low
 
 
 def _query(template: str, interval: str) -> str:
@@ -265,37 +268,41 @@ def _query(template: str, interval: str) -> str:
     )
 
 
-def _store(cursor: duckdb.DuckDBPyConnection, interval: str, fresh: dict[Group, Part]) -> None:
-    interval_ns = INTERVALS_NS[interval]
-    groups: dict[Group, Part] = {}
-    for (series, begin, _, _), part in fresh.items():
-        _merge(groups, series, begin - begin % interval_ns, replace(part))
-    if not groups:
-        return
-    begins = [group[1] for group in groups]
+def _store(cursor: duckdb.DuckDBPyConnection, interval: str, bars: dict[Group, Part]) -> None:
+    """Write bars, merged with what the table has of them; they stay as they are."""
+    begins = [group[1] for group in bars]
     span = [min(begins), max(begins)]
-    cursor.register("new_bars", _columns(groups))
+    cursor.register("new_bars", _columns(bars))
     try:
         stored = cursor.execute(_query(_SELECT_SAME, interval), span).fetchall()
-        for row in stored:
-            series, part = _part_of(row)
-            _merge(groups, series, part.begin_ns, part)
         if stored:
+            bars = dict(bars)
+            for row in stored:
+                series, part = _part_of(row)
+                group = series, part.begin_ns, part.price_exponent, part.size_exponent
+                part.merge(bars[group])
+                bars[group] = part
             cursor.execute(_query(_DELETE_SAME, interval), span)
-            cursor.register("new_bars", _columns(groups))
+            cursor.register("new_bars", _columns(bars))
         cursor.execute(_query(_INSERT, interval))
     finally:
         cursor.unregister("new_bars")
 
 
-def _merge(groups: dict[Group, Part], series: int, begin_ns: int, part: Part) -> None:
-    group = series, begin_ns, part.price_exponent, part.size_exponent
-    whole = groups.get(group)
-    if whole is None:
-        part.begin_ns = begin_ns
-        groups[group] = part
-    else:
-        whole.merge(part)
+def _coarser(bars: dict[Group, Part], interval_ns: int) -> dict[Group, Part]:
+    """Bars of an interval out of those of a shorter one, or the same; these stay as they are."""
+    if interval_ns == _SECOND:
+        return bars
+    found: dict[Group, Part] = {}
+    for (series, begin_ns, *exponents), part in bars.items():
+        begin_ns -= begin_ns % interval_ns
+        group = series, begin_ns, exponents[0], exponents[1]
+        whole = found.get(group)
+        if whole is None:
+            found[group] = replace(part, begin_ns=begin_ns)
+        else:
+            whole.merge(part)
+    return found
 
 
 def _columns(groups: dict[Group, Part]) -> dict[str, NDArray[Any]]:
