@@ -53,17 +53,19 @@ REQUESTS = (
 WRITING = (Metric("server-cpu", "% of a core"), Metric("memory", "MB"))
 
 NOTE = """\
-`append`: batches of 10,000 into a new file; the peer is Python's SQLite with a table whose primary
-key is exchange, symbol and id, WAL, synchronous=NORMAL. The others read a file of {trades:,} trades
-of ten symbols in a week, written through the store in such batches, over REST, while 10,000
-trades/s come through a ring into the same file; the server has one CPU, the feed and the load
-client the other. `trades-*`: pages of 1,000. `bars-day`: the 1,440 bars of a day. `recent`: newest
-100 of each symbol in turns, 8 connections; `recent-quiet`: without writing.
+`append`: batches of 10,000 into a new file, of a market that makes 100,000 trades/s; the peer is
+Python's SQLite with a table whose primary key is exchange, symbol and id, WAL, synchronous=NORMAL,
+and no bars. `fill`: {trades:,} trades of ten symbols in a week, so that most seconds' bars have
+only one or two. The others read this file over REST, while 10,000 trades/s come through a ring
+into it; the server has one CPU, the feed and the load client the other. `trades-*`: pages of
+1,000. `bars-day`: the 1,440 bars of a day. `recent`: newest 100 of each symbol in turns, 8
+connections; `recent-quiet`: without writing.
 Goals: append 100,000 trades/s; p99 of `trades-*` under 10 ms and of `bars-day` under 50 ms; 2,000
 requests/s."""
 
 _BATCH = 10_000
 _APPEND_PER_SECOND = 200_000
+_BUSY_PER_SECOND = 100_000
 _WEEK_NS = 7 * 86400 * NS_PER_SECOND
 _DAY_SECONDS = 86400
 _PAGE = 1000
@@ -125,18 +127,25 @@ def _reading(session: Session, path: Path, trades: int) -> list[Row]:
 
 
 def append(trades: int, path: Path | None = None) -> Figures:
-    """Append so many trades of a week to a new file, which is kept if it has a name."""
+    """Append so many trades to a new file.
+
+    Parameters
+    ----------
+    trades : how many: of a market that makes `_BUSY_PER_SECOND`, as it would come
+    path : of a file that is kept; its trades are those of a week
+    """
     with tempfile.TemporaryDirectory(prefix="apbench-") as folder:
         file = path or Path(folder) / "history.duckdb"
-        figures = asyncio.run(_append(trades, file))
+        span_ns = trades * NS_PER_SECOND // _BUSY_PER_SECOND if path is None else _WEEK_NS
+        figures = asyncio.run(_append(trades, span_ns, file))
         return {**figures, "file": file.stat().st_size / trades}
 
 
-async def _append(trades: int, path: Path) -> Figures:
+async def _append(trades: int, span_ns: int, path: Path) -> Figures:
     store = await EmbeddedStore.open(StoreSettings(path=str(path)))
     spent = cpu = 0.0
     written = 0
-    for number, batch in enumerate(_batches(trades)):
+    for number, batch in enumerate(_batches(trades, span_ns)):
         if number % 50 == 0 and trades >= 1_000_000:
             progress(f"history/embedded: {written:,} of {trades:,} trades are in the file")
         begun, cpu_begun = time.perf_counter(), time.process_time()
@@ -152,11 +161,11 @@ async def _append(trades: int, path: Path) -> Figures:
     return {"rate": trades / spent, "cpu": cpu * 1e6 / trades}
 
 
-def _batches(trades: int) -> Iterator[list[TradeRow]]:
-    """Trades of the week until now."""
-    begin_ns = wall_ns() - _WEEK_NS
+def _batches(trades: int, span_ns: int) -> Iterator[list[TradeRow]]:
+    """Trades of the time until now."""
+    begin_ns = wall_ns() - span_ns
     for first in range(0, trades, _BATCH):
-        yield rows(first, min(_BATCH, trades - first), begin_ns, _WEEK_NS // trades)
+        yield rows(first, min(_BATCH, trades - first), begin_ns, span_ns // trades)
 
 
 def sqlite_append(trades: int) -> Figures:
@@ -168,7 +177,7 @@ def sqlite_append(trades: int) -> Figures:
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute(_SQLITE_TABLE)
         spent = cpu = 0.0
-        for batch in _batches(trades):
+        for batch in _batches(trades, trades * NS_PER_SECOND // _BUSY_PER_SECOND):
             begun, cpu_begun = time.perf_counter(), time.process_time()
             with database:
                 database.executemany(_SQLITE_INSERT, map(_values, batch))
