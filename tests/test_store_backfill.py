@@ -68,6 +68,16 @@ THREE = pytest.mark.parametrize(
     [("coinbase", "redis"), ("kraken", "embedded"), ("binance_us", "redis")],
     indirect=True,
 )
+COINBASE_SOON = pytest.mark.parametrize(
+    ("venue", "store_settings"),
+    # The others take long, since their limits make a filler wait.
+    [
+        ("coinbase", "redis"),
+        pytest.param("kraken", "embedded", marks=pytest.mark.soak),
+        pytest.param("binance_us", "redis", marks=pytest.mark.soak),
+    ],
+    indirect=True,
+)
 STORES = pytest.mark.parametrize("store_settings", ["embedded", "redis"], indirect=True)
 
 
@@ -358,7 +368,7 @@ async def test_a_killed_collectors_downtime_is_filled(site: Site) -> None:
     assert gap.filled >= 100
 
 
-@THREE
+@COINBASE_SOON
 async def test_a_stopped_collectors_downtime_is_filled(site: Site) -> None:
     async with store_writer(site.settings, site.store), site.backfill():
         async with site.collector():
@@ -383,7 +393,7 @@ async def test_a_stopped_collectors_downtime_is_filled(site: Site) -> None:
     assert gap.filled >= 240
 
 
-@THREE
+@COINBASE_SOON
 async def test_a_venue_that_wants_to_be_left_alone_is_left_alone(site: Site) -> None:
     async with site.collector():
         async with store_writer(site.settings, site.store):
@@ -430,7 +440,7 @@ async def test_a_quiet_symbol_is_asked_about_after_a_while(site: Site) -> None:
     assert await site.check() == NOTHING
 
 
-@THREE
+@COINBASE_SOON
 async def test_a_backfill_killed_at_any_moment_continues(site: Site) -> None:
     seed = 20261124
     random = Random(seed)
@@ -471,7 +481,7 @@ async def forgetful_site(
         yield site
 
 
-@THREE
+@COINBASE_SOON
 async def test_what_the_venue_has_forgotten_is_lost(forgetful_site: Site) -> None:
     site = forgetful_site
     async with site.collector():
