@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -83,6 +84,12 @@ class ServerThread:
             return function(server)
 
         return asyncio.run_coroutine_threadsafe(called(), self._loop).result(PATIENCE_SECONDS)
+
+    def catch_up(self) -> None:
+        """Wait until all that was written to the rings was taken up."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        while self.call(lambda server: any(each.lag for each in server._pump.readers.values())):
+            assert time.monotonic() < until, "the server doesn't keep up with the rings"
 
     def drop_clients(self) -> None:
         """Cut all connections without a word."""

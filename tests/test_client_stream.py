@@ -187,7 +187,7 @@ async def test_a_full_queue_stops_the_reading(ring_prefix: str, format_: Any) ->
                         "BTC-USD",
                         *((BID, 10000 + level, number + level + 1) for level in range(100)),
                     )
-                await asyncio.sleep(0)
+                await asyncio.to_thread(server.catch_up)
             assert queue_bytes <= client.waiting_bytes < 6 * queue_bytes
             exchange.reset("BTC-USD", {10000: 1}, {}, Reason.RESYNCED)
             await taken.version()
