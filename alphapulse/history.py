@@ -184,6 +184,17 @@ class SeriesSummary(NamedTuple):
     last_ns: int
 
 
+class Summary(NamedTuple):
+    """How much a store holds of all series together."""
+
+    trades: int
+    first_ns: int | None
+    """Time of the first trade; None where there is none."""
+    last_ns: int | None
+    symbols_by_exchange: dict[str, list[str]]
+    trades_by_symbol: dict[str, int]
+
+
 class History(Protocol):
     """Exact reading of what a store holds. All methods raise `StoreError` where it fails.
 
@@ -314,6 +325,22 @@ def overrun_row(overrun: Overrun, since_ns: int, seen_ns: int) -> GapRow:
     """
     row = gap_row(overrun.as_gap(seen_ns))
     return msgspec.structs.replace(row, since_ns=since_ns, epoch=overrun.epoch)
+
+
+def summary_of(series: Sequence[SeriesSummary]) -> Summary:
+    """One summary out of those of all series, in their order."""
+    symbols: dict[str, list[str]] = {}
+    trades: dict[str, int] = {}
+    for one in series:
+        symbols.setdefault(one.exchange, []).append(one.symbol)
+        trades[one.symbol] = trades.get(one.symbol, 0) + one.trades
+    return Summary(
+        trades=sum(trades.values()),
+        first_ns=min((one.first_ns for one in series), default=None),
+        last_ns=max((one.last_ns for one in series), default=None),
+        symbols_by_exchange=symbols,
+        trades_by_symbol=trades,
+    )
 
 
 def narrowed(

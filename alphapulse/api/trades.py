@@ -38,7 +38,7 @@ from alphapulse.api.items import Answer
 from alphapulse.api.pages import CURSOR, Cursor, next_link, series_of
 from alphapulse.api.parameters import Choice, Count, Exchange, Parameters, path_symbol
 from alphapulse.fixed import format_decimal
-from alphapulse.history import ALL, INTERVALS_NS, BarRow, OrderKey, SeriesSummary, TradeRow
+from alphapulse.history import ALL, INTERVALS_NS, BarRow, OrderKey, TradeRow, summary_of
 from alphapulse.model import IdKind
 
 R = TypeVar("R")
@@ -131,7 +131,16 @@ async def symbols(context: Context, request: Request, query: Parameters) -> Resp
 
 async def summary(context: Context, request: Request, query: Parameters) -> Response:
     """What the store holds."""
-    return json_response(_summary_body(await context.history.summarise()))
+    summed = summary_of(await context.history.summarise())
+    body = SummaryBody(
+        total_symbols=len(summed.trades_by_symbol),
+        total_exchanges=len(summed.symbols_by_exchange),
+        total_records=summed.trades,
+        date_range=DateRange(start=seconds(summed.first_ns), end=seconds(summed.last_ns)),
+        symbols_by_exchange=summed.symbols_by_exchange,
+        record_count_by_symbol=summed.trades_by_symbol,
+    )
+    return json_response(body)
 
 
 async def _trades(
@@ -280,23 +289,4 @@ def _bar_item(row: BarRow) -> BarItem:
         close=number(row.close, row.price_exponent),
         volume=number(row.volume, row.size_exponent),
         trades=row.trades,
-    )
-
-
-def _summary_body(series: list[SeriesSummary]) -> SummaryBody:
-    by_exchange: dict[str, list[str]] = {}
-    counts: dict[str, int] = {}
-    for row in series:
-        by_exchange.setdefault(row.exchange, []).append(row.symbol)
-        counts[row.symbol] = counts.get(row.symbol, 0) + row.trades
-    return SummaryBody(
-        total_symbols=len(counts),
-        total_exchanges=len(by_exchange),
-        total_records=sum(counts.values()),
-        date_range=DateRange(
-            start=seconds(min((row.first_ns for row in series), default=None)),
-            end=seconds(max((row.last_ns for row in series), default=None)),
-        ),
-        symbols_by_exchange=by_exchange,
-        record_count_by_symbol=counts,
     )

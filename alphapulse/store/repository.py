@@ -18,9 +18,9 @@ from alphapulse.history import (
     GapFill,
     GapRow,
     History,
-    SeriesSummary,
     StateRow,
     TradeRow,
+    summary_of,
 )
 from alphapulse.model import Level
 from alphapulse.repository import (
@@ -237,7 +237,15 @@ class Repository:
 
     async def get_data_summary(self: Store) -> DataSummary:
         """See `MarketDataRepository`."""
-        return summary_of(await self.summarise())
+        summary = summary_of(await self.summarise())
+        return DataSummary(
+            total_symbols=len(summary.trades_by_symbol),
+            total_exchanges=len(summary.symbols_by_exchange),
+            total_records=summary.trades,
+            date_range={"start": _seconds(summary.first_ns), "end": _seconds(summary.last_ns)},
+            symbols_by_exchange=summary.symbols_by_exchange,
+            record_count_by_symbol=summary.trades_by_symbol,
+        )
 
     async def health_check(self: Store) -> dict[str, Any]:
         """See `MarketDataRepository`."""
@@ -248,26 +256,8 @@ class Repository:
         return {"status": "ok"}
 
 
-def summary_of(series: Sequence[SeriesSummary]) -> DataSummary:
-    """One summary out of those of all series."""
-    symbols: dict[str, list[str]] = {}
-    counts: dict[str, int] = {}
-    for one in series:
-        symbols.setdefault(one.exchange, []).append(one.symbol)
-        counts[one.symbol] = counts.get(one.symbol, 0) + one.trades
-    start = min((one.first_ns for one in series), default=None)
-    end = max((one.last_ns for one in series), default=None)
-    return DataSummary(
-        total_symbols=len(counts),
-        total_exchanges=len(symbols),
-        total_records=sum(counts.values()),
-        date_range={
-            "start": None if start is None else start / NS_PER_SECOND,
-            "end": None if end is None else end / NS_PER_SECOND,
-        },
-        symbols_by_exchange=symbols,
-        record_count_by_symbol=counts,
-    )
+def _seconds(time_ns: int | None) -> float | None:
+    return None if time_ns is None else time_ns / NS_PER_SECOND
 
 
 def _number(value: int, exponent: int, exact: bool) -> Number:
