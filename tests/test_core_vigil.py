@@ -1,4 +1,4 @@
-"""The thread that waits for a ring without the interpreter."""
+"""Waits for a ring on behalf of an event loop: the kernel's own, and a thread's."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import pytest
 from alphapulse._core.consumer import Consumer
 from alphapulse._core.producer import Producer
 from alphapulse._core.segment import OPEN, READERS_BYTES, ReadersPage, Segment
+from alphapulse._core.uring import UringVigil
 from alphapulse._core.vigil import Vigil
 from tests.ring_memory import SECOND, heap, new_ring, producer
 from tests.ring_records import instrument_record
+from tests.ring_waits import KINDS
 
 PATIENCE_SECONDS = 60.0
 HOUR_NS = 3600 * SECOND
@@ -24,27 +26,37 @@ HOUR_NS = 3600 * SECOND
 class Post:
     """A vigil at work, and the eventfd that it tells by."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
         self.event = os.eventfd(0, os.EFD_NONBLOCK)
-        self.vigil = Vigil(self.event)
-        self._thread = Thread(target=self.vigil.run)
+        self._kernel = UringVigil(self.event) if kind == "kernel" else None
+        self._vigil = Vigil(self.event)
+        self._thread = Thread(target=self._vigil.run)
         self._thread.start()
+
+    def arm(self, consumer: Consumer, timeout_ns: int, spin_ns: int = 0) -> None:
+        if self._kernel is not None:
+            self._kernel.arm(consumer, timeout_ns, OPEN)
+        else:
+            self._vigil.arm(consumer, spin_ns, timeout_ns, OPEN)
 
     def told(self, seconds: float = PATIENCE_SECONDS) -> bool:
         if not select.select([self.event], [], [], seconds)[0]:
             return False
-        return os.eventfd_read(self.event) > 0
+        (self._kernel or self._vigil).hear()
+        return True
 
     def close(self) -> None:
+        if self._kernel is not None:
+            self._kernel.close()
         while self._thread.is_alive():
-            self.vigil.end()
+            self._vigil.end()
             self._thread.join(0.01)
         os.close(self.event)
 
 
-@pytest.fixture
-def post() -> Iterator[Post]:
-    post = Post()
+@pytest.fixture(params=KINDS)
+def post(request: pytest.FixtureRequest) -> Iterator[Post]:
+    post = Post(request.param)
     yield post
     post.close()
 
@@ -60,13 +72,13 @@ def test_it_tells_when_there_is_news_or_time_is_up(post: Post) -> None:
     memory = new_ring()
     writer = producer(memory)
     consumer = Consumer(Segment(memory))
-    post.vigil.arm(consumer, 0, 1000, OPEN)
+    post.arm(consumer, 1000)
     assert post.told()
     assert consumer.drained
-    post.vigil.arm(consumer, 1000, 1000, OPEN)
+    post.arm(consumer, 1000, spin_ns=1000)
     assert post.told()
     writer.write(instrument_record(1))
-    post.vigil.arm(consumer, 0, HOUR_NS, OPEN)
+    post.arm(consumer, HOUR_NS)
     assert post.told()
     assert not post.told(0)
     assert not consumer.drained
@@ -74,20 +86,20 @@ def test_it_tells_when_there_is_news_or_time_is_up(post: Post) -> None:
 
 def test_arming_it_again_ends_the_wait_before(post: Post) -> None:
     first, second = new_ring(), new_ring()
-    post.vigil.arm(Consumer(Segment(first)), 0, HOUR_NS, OPEN)
+    post.arm(Consumer(Segment(first)), HOUR_NS)
     while not post.told(0.01):
-        post.vigil.arm(Consumer(Segment(second)), 0, HOUR_NS, OPEN)
+        post.arm(Consumer(Segment(second)), HOUR_NS)
     writer = producer(second)
     writer.write(instrument_record(1))
     consumer = Consumer(Segment(second))
     while not post.told(0.01):
-        post.vigil.arm(consumer, 0, HOUR_NS, OPEN)
+        post.arm(consumer, HOUR_NS)
 
 
 def test_news_that_nobody_waits_for_is_told_when_somebody_does(post: Post) -> None:
     writer, consumer = both_ends()
     for unheard in (0, 1, 2):
-        post.vigil.arm(consumer, 0, HOUR_NS, OPEN)
+        post.arm(consumer, HOUR_NS)
         writer.write(instrument_record(1))
         writer.wake()
         assert post.told()
@@ -96,7 +108,7 @@ def test_news_that_nobody_waits_for_is_told_when_somebody_does(post: Post) -> No
             writer.wake()
         while consumer.next(100):
             pass
-    post.vigil.arm(consumer, 0, HOUR_NS, OPEN)
+    post.arm(consumer, HOUR_NS)
     writer.write(instrument_record(1))
     writer.wake()
     assert post.told()
@@ -125,14 +137,19 @@ def test_no_news_is_lost_whenever_it_comes(post: Post) -> None:
             assert not isinstance(records, tuple), "the ring holds all of them"
             taken += len(records)
         if taken < len(pauses):
-            post.vigil.arm(consumer, 0, HOUR_NS, OPEN)
+            post.arm(consumer, HOUR_NS)
             assert post.told()
-            post.vigil.hear()
     thread.join()
 
 
 def test_it_can_be_ended_while_it_waits_and_before(post: Post) -> None:
-    post.vigil.arm(Consumer(Segment(new_ring())), 0, HOUR_NS, OPEN)
+    post.arm(Consumer(Segment(new_ring())), HOUR_NS)
     post.close()
     post.event = os.eventfd(0)
-    Post().close()
+    for kind in KINDS:
+        Post(kind).close()
+
+
+def test_it_says_why_there_is_none() -> None:
+    with pytest.raises(OSError, match="io_uring can't wait for a futex: "):
+        UringVigil(-1)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +20,7 @@ from alphapulse.model import (
 from alphapulse.shm import ReaderInfo, RingWriter, list_rings
 from tests.ring_process import Attach, attaching, begin_book, eventually, put
 from tests.ring_records import instrument_record
+from tests.ring_waits import KINDS, forbid_io_uring
 
 
 @pytest.fixture
@@ -30,6 +33,21 @@ def writer(ring_prefix: str) -> Iterator[RingWriter]:
 def attach(ring_prefix: str) -> Iterator[Attach]:
     with attaching(ring_prefix) as start:
         yield start
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who waits on behalf of an event loop."""
+    if request.param == "thread":
+        forbid_io_uring(monkeypatch)
+    return str(request.param)
+
+
+def waits() -> int:
+    """Of this process: open eventfds and io_urings."""
+    files = Path("/proc/self/fd")
+    kinds = [os.readlink(files / name) for name in os.listdir(files) if (files / name).is_symlink()]
+    return sum("[eventfd]" in kind or "[io_uring]" in kind for kind in kinds)
 
 
 def this_ring(writer: RingWriter, prefix: str) -> tuple[ReaderInfo, ...]:
@@ -76,7 +94,7 @@ def test_wait_ends_with_its_timeout(writer: RingWriter, attach: Attach) -> None:
 
 
 async def test_ready_returns_when_there_is_something(
-    ring_prefix: str, writer: RingWriter, attach: Attach
+    ring_prefix: str, writer: RingWriter, attach: Attach, kind: str
 ) -> None:
     reader = attach("oldest")
     put(writer, 1)
@@ -90,7 +108,9 @@ async def test_ready_returns_when_there_is_something(
     assert len(reader.read()) == 1
 
 
-async def test_ready_can_be_cancelled_and_asked_again(writer: RingWriter, attach: Attach) -> None:
+async def test_ready_can_be_cancelled_and_asked_again(
+    writer: RingWriter, attach: Attach, kind: str
+) -> None:
     reader = attach("oldest")
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(reader.ready(), 0.01)
@@ -99,18 +119,24 @@ async def test_ready_can_be_cancelled_and_asked_again(writer: RingWriter, attach
     assert len(reader.read()) == 1
 
 
-async def test_closing_ends_ready_and_its_thread(writer: RingWriter, attach: Attach) -> None:
-    before = threading.active_count()
+async def test_closing_ends_ready_and_what_it_took(
+    writer: RingWriter, attach: Attach, kind: str
+) -> None:
+    before, open_before = threading.active_count(), waits()
     reader = attach("oldest")
     waiting = asyncio.ensure_future(reader.ready())
     await asyncio.sleep(0)
-    assert threading.active_count() == before + 1
+    assert threading.active_count() == before + (kind == "thread")
+    assert waits() == open_before + (2 if kind == "kernel" else 1)
     reader.close()
     await asyncio.wait_for(waiting, 30)
     assert threading.active_count() == before
+    assert waits() == open_before
 
 
-async def test_asynchronous_iteration_gives_events(writer: RingWriter, attach: Attach) -> None:
+async def test_asynchronous_iteration_gives_events(
+    writer: RingWriter, attach: Attach, kind: str
+) -> None:
     reader = attach("oldest")
     begin_book(writer)
     found: list[Event] = []
@@ -151,7 +177,9 @@ async def test_a_pause_ends_after_its_time_whatever_comes(
     assert writer.wakes == 0
 
 
-async def test_ready_ends_with_its_time_or_a_nudge(writer: RingWriter, attach: Attach) -> None:
+async def test_ready_ends_with_its_time_or_a_nudge(
+    writer: RingWriter, attach: Attach, kind: str
+) -> None:
     reader = attach("oldest")
     await reader.ready(0.001)
     assert not reader.read()
@@ -165,7 +193,7 @@ async def test_ready_ends_with_its_time_or_a_nudge(writer: RingWriter, attach: A
 
 
 async def test_a_loop_is_called_back_when_there_is_something(
-    writer: RingWriter, attach: Attach
+    writer: RingWriter, attach: Attach, kind: str
 ) -> None:
     reader = attach("oldest")
     called = asyncio.Event()

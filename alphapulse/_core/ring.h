@@ -312,6 +312,11 @@ static inline uint32_t ap_state(const ap_entry *entry) {
     return atomic_load_explicit(&entry->state, memory_order_acquire);
 }
 
+/* The futex word, for system calls. */
+static inline const void *ap_wake_word(const ap_header *header) {
+    return &header->wake;
+}
+
 static inline void ap_wake_all(const ap_header *header) {
     syscall(SYS_futex, &header->wake, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
@@ -356,21 +361,34 @@ static inline int ap_spin(const ap_header *header, uint64_t position, uint32_t e
     return 0;
 }
 
-/* Sleeps until there is news, a wake-up, a signal or `timeout_ns` have passed. */
-static inline int ap_wait(const ap_header *header, ap_readers *readers, ap_slot *slot,
-                          uint64_t position, uint32_t ended, int64_t timeout_ns) {
-    const uint32_t word = ap_wake(header);
+/* Says that a reader is about to sleep until the futex word is no longer `*word`; 0 if there is news
+ * that it must not sleep through. */
+static inline int ap_lie_down(const ap_header *header, ap_readers *readers, ap_slot *slot,
+                              uint64_t position, uint32_t ended, uint32_t *word) {
+    *word = ap_wake(header);
     if (readers) {
         atomic_store_explicit(&slot->sleeping, 1, memory_order_relaxed);
         atomic_store_explicit(&readers->waiting, 1, memory_order_relaxed);
     }
     atomic_thread_fence(memory_order_seq_cst);
-    if (!ap_news(header, position, ended)) {
+    return !ap_news(header, position, ended);
+}
+
+/* Says that it sleeps no longer. */
+static inline void ap_get_up(ap_readers *readers, ap_slot *slot) {
+    if (readers)
+        atomic_store_explicit(&slot->sleeping, 0, memory_order_relaxed);
+}
+
+/* Sleeps until there is news, a wake-up, a signal or `timeout_ns` have passed. */
+static inline int ap_wait(const ap_header *header, ap_readers *readers, ap_slot *slot,
+                          uint64_t position, uint32_t ended, int64_t timeout_ns) {
+    uint32_t word;
+    if (ap_lie_down(header, readers, slot, position, ended, &word)) {
         struct timespec time = {timeout_ns / 1000000000, timeout_ns % 1000000000};
         syscall(SYS_futex, &header->wake, FUTEX_WAIT, word, &time, NULL, 0);
     }
-    if (readers)
-        atomic_store_explicit(&slot->sleeping, 0, memory_order_relaxed);
+    ap_get_up(readers, slot);
     return ap_news(header, position, ended);
 }
 

@@ -93,11 +93,15 @@ cdef extern from "ring.h" nogil:
     uint64_t ap_snapshot_sequence(const ap_entry *entry)
     void ap_set_state(ap_entry *entry, uint32_t state)
     uint32_t ap_state(const ap_entry *entry)
+    const void *ap_wake_word(const ap_header *header)
     void ap_wake_all(const ap_header *header)
     int ap_wake_sleepers(ap_header *header, ap_readers *readers)
     bint ap_news(const ap_header *header, uint64_t position, uint32_t ended)
     int64_t ap_now(int clock)
     bint ap_spin(const ap_header *header, uint64_t position, uint32_t ended, int64_t spin_ns)
+    bint ap_lie_down(const ap_header *header, ap_readers *readers, ap_slot *slot, uint64_t position,
+                     uint32_t ended, uint32_t *word)
+    void ap_get_up(ap_readers *readers, ap_slot *slot)
     bint ap_wait(const ap_header *header, ap_readers *readers, ap_slot *slot, uint64_t position,
                  uint32_t ended, int64_t timeout_ns)
     void ap_set_slot(ap_slot *slot, uint64_t epoch, uint64_t sequence)

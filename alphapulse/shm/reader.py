@@ -306,7 +306,7 @@ class RingReader(Cursor[Batch]):
                 if slice_ns <= 0:
                     return
             if self._watcher is None:
-                self._watcher = Watcher(f"ring-{self.name}")
+                self._watcher = Watcher(f"ring-{self.name}", self._spin_ns > 0)
             spins_ns = min(spin_ns, slice_ns)
             spin_ns -= spins_ns
             timeout_ns = 0 if spin_ns else slice_ns
@@ -327,7 +327,7 @@ class RingReader(Cursor[Batch]):
             asyncio.get_running_loop().call_soon(call)
             return
         if self._watcher is None:
-            self._watcher = Watcher(f"ring-{self.name}")
+            self._watcher = Watcher(f"ring-{self.name}", self._spin_ns > 0)
         spin_ns, slice_ns = self._spin_ns, next(self._slices)
         self._watcher.watch(call, here.consumer, min(spin_ns, slice_ns), slice_ns, ended)
 

@@ -1,32 +1,39 @@
-"""Waits for a ring in a thread, on behalf of an event loop."""
+"""Waits for a ring on behalf of an event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from collections.abc import Callable
-from threading import Thread
+from threading import Thread, get_ident
 
 from alphapulse._core.consumer import Consumer
+from alphapulse._core.uring import UringVigil
 from alphapulse._core.vigil import Vigil
 
 _JOIN_SECONDS = 0.01
 
 
 class Watcher:
-    """One thread, started when it is first needed, that sleeps on a futex for an event loop.
+    """Has an event loop call back when there is something to read in a ring.
 
-    The thread never needs the interpreter: it writes to an eventfd that the loop polls, so that the
-    loop is woken by the very call that follows the futex's.
+    The loop polls an eventfd that the kernel writes to in the very call that wakes the ring's
+    readers. Where the kernel can't, or may not (io_uring is often forbidden in containers), and for
+    a reader that spins, a thread waits and writes to it: that is a second wake-up.
+
+    Parameters
+    ----------
+    name : of the thread
+    spins : whether the reader spins
     """
 
-    def __init__(self, name: str) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
+    def __init__(self, name: str, spins: bool) -> None:
+        self._name = name
+        self._threaded = spins
         self._call: Callable[[], None] | None = None
-        self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._vigil = Vigil(self._event)
-        self._thread = Thread(target=_run, args=(self._vigil, self._event), name=name, daemon=True)
-        self._thread.start()
+        self._wait: _InKernel | _InThread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread_id = 0
 
     def watch(
         self,
@@ -41,12 +48,15 @@ class Watcher:
         Now and then it is called earlier; and soon, if it wasn't yet, when this is stopped.
         """
         loop = asyncio.get_running_loop()
-        if self._loop is not loop:
-            self._leave()
-            loop.add_reader(self._event, self._told)
-            self._loop = loop
+        if self._wait is None or self._loop is not loop or self._thread_id != get_ident():
+            self._wait = self._begin(loop)
         self._call = call
-        self._vigil.arm(consumer, spin_ns, timeout_ns, ended)
+        try:
+            self._wait.arm(consumer, spin_ns, timeout_ns, ended)
+        except OSError:
+            self._threaded = True
+            self._wait = self._begin(loop)
+            self._wait.arm(consumer, spin_ns, timeout_ns, ended)
 
     async def news(self, consumer: Consumer, spin_ns: int, timeout_ns: int, ended: int) -> None:
         """The same for a coroutine: return then."""
@@ -66,32 +76,90 @@ class Watcher:
             call()
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the wait."""
         if self._call is not None and self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._call)
         self._call = None
-        self._leave()
-        while self._thread.is_alive():
-            # It may have been about to sleep when it was told.
-            self._vigil.end()
-            self._thread.join(_JOIN_SECONDS)
+        wait = self._leave()
+        if wait is not None:
+            wait.close()
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> _InKernel | _InThread:
+        before = self._leave()
+        if before is not None:
+            before.close()
+        try:
+            wait = _InThread(self._name) if self._threaded else _InKernel()
+        except OSError:
+            self._threaded = True
+            wait = _InThread(self._name)
+        loop.add_reader(wait.event, self._told)
+        self._loop, self._thread_id = loop, get_ident()
+        return wait
 
     def _told(self) -> None:
-        self._vigil.hear()
+        if self._wait is not None:
+            self._wait.hear()
         self.interrupt()
 
-    def _leave(self) -> None:
-        """Have the loop forget the eventfd, which the thread closes when it ends."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_reader(self._event)
+    def _leave(self) -> _InKernel | _InThread | None:
+        """Have the loop forget the wait."""
+        wait, self._wait = self._wait, None
+        if wait is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(wait.event)
         self._loop = None
+        return wait
 
     def __del__(self) -> None:
-        self._leave()
-        if hasattr(self, "_vigil"):
-            self._vigil.end()
+        if hasattr(self, "_loop"):
+            wait = self._leave()
+            if wait is not None:
+                wait.end()
 
 
-def _run(vigil: Vigil, event: int) -> None:
+class _InKernel:
+    """A wait of the kernel's own."""
+
+    def __init__(self) -> None:
+        self.event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._vigil = UringVigil(self.event)
+        except OSError:
+            os.close(self.event)
+            raise
+        self.hear = self._vigil.hear
+
+    def arm(self, consumer: Consumer, spin_ns: int, timeout_ns: int, ended: int) -> None:
+        self._vigil.arm(consumer, timeout_ns, ended)
+
+    def end(self) -> None:
+        self._vigil.close()
+        os.close(self.event)
+
+    close = end
+
+
+class _InThread:
+    """A wait in a thread, which never needs the interpreter."""
+
+    def __init__(self, name: str) -> None:
+        self.event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._vigil = Vigil(self.event)
+        self.arm, self.hear = self._vigil.arm, self._vigil.hear
+        self._thread = Thread(target=_watch, args=(self._vigil, self.event), name=name, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Have the thread end, and close the eventfd, soon."""
+        self._vigil.end()
+
+    def close(self) -> None:
+        while self._thread.is_alive():
+            # It may have been about to sleep when it was told.
+            self.end()
+            self._thread.join(_JOIN_SECONDS)
+
+
+def _watch(vigil: Vigil, event: int) -> None:
     vigil.run()
     os.close(event)
