@@ -90,11 +90,18 @@ def api_settings(
 
 
 @asynccontextmanager
-async def serving(settings: Settings, store: Store) -> AsyncIterator[Api]:
-    """A running server."""
+async def serving(settings: Settings, store: Store, *, written: bool = False) -> AsyncIterator[Api]:
+    """A running server; `written` if the history is to be written meanwhile."""
     stop = asyncio.Event()
     port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-    task = asyncio.create_task(run_api(settings, store, ready=port.set_result, stop=stop))
+    task = asyncio.create_task(
+        run_api(
+            *(settings, store),
+            ready=port.set_result,
+            stop=stop,
+            written=(lambda: True) if written else None,
+        )
+    )
     await asyncio.wait({task, port}, return_when=asyncio.FIRST_COMPLETED)
     if task.done():
         task.result()

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 import alphapulse
+from alphapulse.api import ops
 from alphapulse.config import KrakenSettings, Settings
 from alphapulse.errors import StoreError
 from alphapulse.model import BookState, Reason
-from alphapulse.store import Store
+from alphapulse.shm import Position, RingReader
+from alphapulse.store import Store, WriteBatch
+from alphapulse.store.follower import BEGINNING
+from alphapulse.store.service import WriterLock
+from tests.programs import script
 from tests.serving import Api, api_settings, kept, serving
-from tests.trading import Venue, eventually
+from tests.trading import Venue, eventually, redis_server, store_writer
 
 
 @pytest.fixture
@@ -46,7 +54,7 @@ async def test_health_is_ok_when_store_ring_and_a_book_are(
     assert (body["service"], body["version"]) == ("alphapulse", alphapulse.__version__)
     assert body["status"] == "degraded"
     assert body["reasons"] == ["kraken: its collector isn't running"]
-    assert list(body["components"]) == ["store", "collectors", "stream"]
+    assert list(body["components"]) == ["store", "collectors", "stream", "writer"]
     assert body["components"]["store"]["status"] == "ok"
     assert body["components"]["stream"]["status"] == "not configured"
     with Venue(ring_prefix) as venue:
@@ -72,6 +80,109 @@ async def test_health_is_ok_when_store_ring_and_a_book_are(
         monkeypatch.undo()
         venue.state("BTC-USD", BookState.STALE, Reason.SILENT)
         await api.until("/health", lambda body: body["status"] == "degraded")
+
+
+def written(condition: Callable[[dict[str, Any]], bool]) -> Callable[[dict[str, Any]], bool]:
+    """Whether the history's writer is in such health."""
+    return lambda body: condition(body["components"]["writer"])
+
+
+@pytest.fixture
+async def watched(settings: Settings, store: Store) -> AsyncIterator[Api]:
+    """A server that is told that its history is being written."""
+    async with serving(settings, store, written=True) as api:
+        yield api
+
+
+async def test_health_tells_how_far_the_history_is_behind(
+    watched: Api, store: Store, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = watched
+    nothing = {"status": "ok", "behind_seconds": {}}
+    assert (await api.get("/health"))["components"]["writer"] == nothing
+    with Venue(settings.ring.prefix) as venue:
+        venue.trade("BTC-USD", 1)
+        body = await api.until("/health", written(lambda writer: writer["behind_seconds"]))
+        before = body["components"]["writer"]["behind_seconds"]["kraken"]
+        assert before > 0
+        body = await api.get("/health")
+        assert body["components"]["writer"]["behind_seconds"]["kraken"] > before, "nobody writes"
+        monkeypatch.setattr(ops, "LATE_NS", 0)
+        body = await api.get("/health")
+        writer = body["components"]["writer"]
+        assert writer["status"] == "degraded"
+        assert writer["problem"].startswith("not stored as yet: ")
+        assert f"writer: {writer['problem']}" in body["reasons"]
+        async with store_writer(settings, store):
+            body = await api.until("/health", written(lambda writer: writer["status"] == "ok"))
+            assert body["components"]["writer"]["behind_seconds"] == {"kraken": 0}
+        # A place that this ring never had, and one behind the end of another ring.
+        for place in (venue.writer.epoch, 10**9), BEGINNING:
+            await store.append(WriteBatch(exchange="kraken", position=Position(*place)))
+            body = await api.get("/health")
+            assert body["components"]["writer"]["behind_seconds"]["kraken"] > before
+
+        async def away(exchange: str) -> None:
+            raise StoreError("no disk")
+
+        monkeypatch.setattr(store, "position", away)
+        unknown = {"status": "unknown", "behind_seconds": {}}
+        assert (await api.get("/health"))["components"]["writer"] == unknown
+
+
+async def test_what_a_ring_no_longer_holds_is_behind(
+    api: Api, store: Store, ring_prefix: str
+) -> None:
+    with Venue(ring_prefix) as venue:
+        start = Position(venue.writer.epoch, 1)
+        await store.append(WriteBatch(exchange="kraken", position=start))
+        with RingReader("kraken", prefix=ring_prefix, start=start) as reader:
+            for number in range(20_000):
+                venue.trade("BTC-USD", number)
+            assert reader.read(1).overrun is not None
+        await api.until(
+            "/health", written(lambda writer: writer["behind_seconds"].get("kraken", 0) > 0)
+        )
+        writer = (await api.get("/health"))["components"]["writer"]
+        assert (writer["status"], "problem" in writer) == ("not configured", False)
+
+
+async def test_a_dead_writer_is_told(ring_prefix: str, tmp_path: Path) -> None:
+    with redis_server() as redis:
+        environ = {
+            "PATH": os.environ["PATH"],
+            "REDIS_URL": redis.url,
+            "ALPHAPULSE_CONFIG": os.devnull,
+            "ALPHAPULSE__RING__PREFIX": ring_prefix,
+            "ALPHAPULSE__STORE__BACKFILL": "false",
+            "ALPHAPULSE__STORE__WRITER": "apart",
+            "PROMETHEUS_MULTIPROC_DIR": str(tmp_path),
+            "STREAM_PORT": "0",
+            "API_PORT": "0",
+        }
+        async with script("alphapulse-api-server", environ=environ) as server:
+            api = Api(await server.port())
+            body = await api.get("/health")
+            assert body["components"]["writer"] == {"status": "not running", "behind_seconds": {}}
+            with Venue(ring_prefix) as venue:
+                async with script("alphapulse-store", environ=environ) as writer:
+                    venue.trade("BTC-USD", 1)
+                    stored = {"status": "ok", "behind_seconds": {"kraken": 0}}
+                    await api.until("/health", written(lambda writer: writer == stored))
+                    writer.process.send_signal(signal.SIGKILL)
+                    body = await api.until(
+                        "/health", written(lambda writer: writer["status"] == "failed")
+                    )
+                    assert "writer: no process writes the history" in body["reasons"]
+                venue.trade("BTC-USD", 2)
+                await api.until(
+                    "/health", written(lambda writer: writer["behind_seconds"]["kraken"] > 0)
+                )
+            await api.http.aclose()
+            assert await server.end() == 0
+    killed = WriterLock(ring_prefix)
+    assert killed.take()
+    killed.close()  # removes what the writer left
 
 
 async def test_the_streams_health_is_asked_for(ring_prefix: str, tmp_path: Path) -> None:

@@ -277,6 +277,15 @@ class StoreHealth(msgspec.Struct, kw_only=True, omit_defaults=True):
     problem: str | None = None
 
 
+class WriterHealth(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Whether what the rings give comes into the store."""
+
+    status: str
+    problem: str | None = None
+    behind_seconds: dict[str, Number]
+    """By exchange, the age of the oldest record that isn't known to be stored; 0 without one."""
+
+
 class CollectorHealth(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A venue's ring as this server sees it."""
 
@@ -303,6 +312,7 @@ class Components(msgspec.Struct, kw_only=True):
     store: StoreHealth
     collectors: dict[str, CollectorHealth]
     stream: StreamHealth
+    writer: WriterHealth
 
 
 class HealthBody(msgspec.Struct, kw_only=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,6 +19,7 @@ from alphapulse.clock import wall_ns
 from alphapulse.config import Settings
 from alphapulse.history import BookRow, History, SeriesSummary
 from alphapulse.repository import MarketDataRepository
+from alphapulse.shm import Position
 
 if TYPE_CHECKING:
     from alphapulse.api.endpoints import Endpoint
@@ -34,6 +35,10 @@ class Backend(History, MarketDataRepository, Protocol):
         """Keep a book."""
         ...
 
+    async def position(self, exchange: str) -> Position | None:
+        """Where its writer goes on in a venue's ring, None if it has taken nothing of it."""
+        ...
+
 
 class Context:
     """Shared by all handlers.
@@ -43,12 +48,20 @@ class Context:
     settings : all of them
     history : where trades are
     markets : where live books are
+    written : tells whether the history is being written; None where nobody is to write it
     """
 
-    def __init__(self, settings: Settings, history: Backend, markets: LiveMarkets) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        history: Backend,
+        markets: LiveMarkets,
+        written: Callable[[], bool] | None = None,
+    ) -> None:
         self.settings = settings
         self.history = history
         self.markets = markets
+        self.written = written
         self.started_ns = wall_ns()
         self._venues = settings.venues.enabled()
         self.answers = AnswerCache()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -23,13 +24,16 @@ from alphapulse.api.bodies import (
     LivenessBody,
     StoreHealth,
     StreamHealth,
+    WriterHealth,
+    number,
     seconds,
 )
 from alphapulse.api.context import Context
 from alphapulse.api.formats import Format
+from alphapulse.api.lateness import lateness
 from alphapulse.api.market import Ring
 from alphapulse.api.parameters import Parameters
-from alphapulse.clock import wall_ns
+from alphapulse.clock import NS_PER_SECOND, wall_ns
 from alphapulse.config import StreamSettings, VenueSettings
 from alphapulse.errors import StoreError
 from alphapulse.model import BookState
@@ -39,9 +43,13 @@ SERVICE = "alphapulse"
 OK = "ok"
 DEGRADED = "degraded"
 FAILED = "failed"
+NOT_CONFIGURED = "not configured"
+NOT_RUNNING = "not running"
 
 STORE_TIMEOUT_SECONDS = 2.0
 STREAM_TIMEOUT_SECONDS = 1.0
+LATE_NS = 10 * NS_PER_SECOND
+"""From when on the history is late: its place in a ring is written once a second or oftener."""
 
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
@@ -72,7 +80,7 @@ async def show_metrics(context: Context, request: Request, query: Parameters) ->
 
 
 async def examine(context: Context) -> HealthBody:
-    """Look at the store, the rings and the stream."""
+    """Look at the store, its writer, the rings and the stream."""
     store, stream = await asyncio.gather(
         _store_health(context), _stream_health(context.settings.stream)
     )
@@ -82,18 +90,19 @@ async def examine(context: Context) -> HealthBody:
         name: _collector_health(context.markets.rings.get(name), venues.get(name))
         for name in sorted(venues.keys() | context.markets.rings.keys())
     }
-    reasons = [] if store.problem is None else [f"store: {store.problem}"]
-    reasons += [
-        f"{name}: {collector.problem}"
-        for name, collector in collectors.items()
-        if collector.problem is not None
-    ]
+    writer = await _writer_health(context, store)
+    parts: dict[str, StoreHealth | WriterHealth | CollectorHealth] = {
+        "store": store,
+        "writer": writer,
+        **collectors,
+    }
+    reasons = [f"{name}: {part.problem}" for name, part in parts.items() if part.problem]
     return HealthBody(
         status=DEGRADED if reasons else OK,
         service=SERVICE,
         version=alphapulse.__version__,
         timestamp=seconds(wall_ns()),
-        components=Components(store=store, collectors=collectors, stream=stream),
+        components=Components(store=store, collectors=collectors, stream=stream, writer=writer),
         reasons=reasons,
     )
 
@@ -107,6 +116,42 @@ async def _store_health(context: Context) -> StoreHealth:
     except StoreError as error:
         return StoreHealth(status=FAILED, problem=str(error))
     return StoreHealth(status=OK)
+
+
+async def _writer_health(context: Context, store: StoreHealth) -> WriterHealth:
+    behind = await _lateness(context) if store.problem is None else None
+    shown = {venue: number(late_ns, 9) for venue, late_ns in (behind or {}).items()}
+    late = [venue for venue, late_ns in (behind or {}).items() if late_ns > LATE_NS]
+    status, problem = OK, None
+    if context.written is None:
+        status = NOT_CONFIGURED
+    elif not _holds(context.written):
+        # Without a ring there is nothing to write.
+        status = FAILED if context.markets.rings else NOT_RUNNING
+        problem = "no process writes the history" if context.markets.rings else None
+    elif behind is None:
+        status = "unknown"
+    elif late:
+        status = DEGRADED
+        each = ", ".join(f"{behind[venue] / NS_PER_SECOND:.0f} s of {venue}" for venue in late)
+        problem = f"not stored as yet: {each}"
+    return WriterHealth(status=status, problem=problem, behind_seconds=shown)
+
+
+async def _lateness(context: Context) -> dict[str, int] | None:
+    """See `lateness`; None where the store doesn't tell."""
+    try:
+        async with asyncio.timeout(STORE_TIMEOUT_SECONDS):
+            return await lateness(context)
+    except (TimeoutError, StoreError):
+        return None
+
+
+def _holds(written: Callable[[], bool]) -> bool:
+    try:
+        return written()
+    except PermissionError:
+        return True  # the lock is another user's; what has been stored tells
 
 
 def _collector_health(ring: Ring | None, venue: VenueSettings | None) -> CollectorHealth:
@@ -133,7 +178,7 @@ def _collector_health(ring: Ring | None, venue: VenueSettings | None) -> Collect
 
 async def _stream_health(stream: StreamSettings) -> StreamHealth:
     if not stream.port:
-        return StreamHealth(status="not configured")
+        return StreamHealth(status=NOT_CONFIGURED)
     host = _WILDCARDS.get(stream.host, stream.host)
     host = f"[{host}]" if ":" in host else host
     url = f"http://{host}:{stream.port}/health"
@@ -148,7 +193,7 @@ async def _stream_health(stream: StreamSettings) -> StreamHealth:
             clients = body.get("clients")
             status = OK if response.status == HTTPStatus.OK else FAILED
     except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError, AttributeError):
-        return StreamHealth(status="not running", url=url)
+        return StreamHealth(status=NOT_RUNNING, url=url)
     return StreamHealth(
         status=status, url=url, clients=clients if isinstance(clients, int) else None
     )

@@ -36,6 +36,7 @@ async def run_api(
     *,
     ready: Ready | None = None,
     stop: asyncio.Event | None = None,
+    written: Callable[[], bool] | None = None,
 ) -> int:
     """Run the REST server until SIGTERM, SIGINT or `stop`; returns the exit status.
 
@@ -45,6 +46,7 @@ async def run_api(
     repository : the store; the caller closes it
     ready : called with the port once connections are accepted
     stop : set it to end; without it the process's signals are handled here
+    written : tells whether the history is being written; without it, it isn't missed
 
     Raises
     ------
@@ -63,7 +65,7 @@ async def run_api(
     )
     try:
         async with LiveMarkets(settings.ring.prefix) as markets:
-            context = Context(settings, repository, markets)
+            context = Context(settings, repository, markets, written)
             server = _Server(_config(create_app(context)))
             async with context.crossings as crossings:
                 failures = {markets.failed, crossings.failed}

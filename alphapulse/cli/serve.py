@@ -46,12 +46,18 @@ async def serve_api(settings: Settings, ready: Ready) -> int:
     """Run the REST server, and what writes the history that it serves, until told to stop."""
     from alphapulse.api.server import run_api
     from alphapulse.store import open_store
+    from alphapulse.store.service import is_being_written
 
     stop = stop_event()
     store = await open_store(settings)
     writer = asyncio.create_task(_write_history(settings, store, stop), name="store")
+
+    def written() -> bool:
+        return not settings.store.redis_url or is_being_written(settings.ring.prefix)
+
     server = asyncio.create_task(
-        run_api(settings, store, ready=lambda port: ready(port=port), stop=stop), name="api"
+        run_api(settings, store, ready=lambda port: ready(port=port), stop=stop, written=written),
+        name="api",
     )
     try:
         # The API without its writer would serve a history that stands still.
