@@ -16,7 +16,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from random import Random
 from typing import IO, Any, NamedTuple
@@ -24,25 +24,23 @@ from typing import IO, Any, NamedTuple
 import duckdb
 import pytest
 import redis
-from msgspec.structs import replace
 
-from alphapulse.config import Settings
+from alphapulse.config import Settings, StoreSettings
 from alphapulse.history import INTERVALS_NS, FillStatus, GapRow
 from alphapulse.model import Channel, Reason
-from alphapulse.shm import RingReader
+from alphapulse.shm import Position
 from alphapulse.simulators import Market
 from alphapulse.simulators.kraken import KrakenSimulator
 from alphapulse.store import Store, backfill, open_store
-from alphapulse.store.backfill import run_backfill
 from alphapulse.store.entries import Keys
-from tests import collecting
-from tests.collecting import Collecting
+from tests import backfilling
+from tests.backfilling import SOME, Site, running
+from tests.collecting import Follower
 from tests.support import ROOT
 from tests.trading import (
     NOW_NS,
     RedisServer,
     Venue,
-    eventually,
     settings_for,
     store_writer,
 )
@@ -57,10 +55,8 @@ RECORD_BYTES = 128
 """More than a trade takes in a ring."""
 BUFFERS = (20, 200, 1000)
 """Rows of a batch, at most."""
-LONGEST_SECONDS = 0.05
-"""After a batch, until the writer is killed."""
-STARTING_SECONDS = 0.7
-"""In which a writer is killed that may not have written anything as yet."""
+LONGEST_SECONDS = (0.0, 0.05, 0.7)
+"""Until a writer is killed, at most: at once, after a batch, or while it starts."""
 UNSYNCED_BYTES = 100_000
 """What a machine that loses its power may not have on its disk, at most."""
 REDIS_OPTIONS = ("--appendonly", "yes", "--appendfsync", "everysec")
@@ -169,7 +165,19 @@ class Writers:
         self._random = random
         self.counts: Counter[str] = Counter()
 
-    def start(self) -> subprocess.Popen[bytes]:
+    @contextmanager
+    def one(self) -> Iterator[subprocess.Popen[bytes]]:
+        """A writer, killed on leaving, at a random moment after what is done meanwhile."""
+        process = self._start()
+        try:
+            yield process
+            time.sleep(self._random.uniform(0, self._random.choice(LONGEST_SECONDS)))
+        finally:
+            process.kill()
+            process.communicate()
+        self.counts["killed"] += 1
+
+    def _start(self) -> subprocess.Popen[bytes]:
         store = self._settings.store
         arguments = [self._settings.ring.prefix, store.path, store.redis_url]
         return subprocess.Popen(
@@ -196,13 +204,6 @@ class Writers:
     def _complaints(self) -> str:
         self._log.seek(0)
         return self._log.read().decode()[-4000:]
-
-    def kill(self, process: subprocess.Popen[bytes], longest_seconds: float) -> None:
-        """Kill it at a random moment from now on."""
-        time.sleep(self._random.uniform(0, longest_seconds))
-        process.kill()
-        process.communicate()
-        self.counts["killed"] += 1
 
 
 @pytest.fixture(params=["embedded", "redis"])
@@ -266,20 +267,19 @@ def torment(
     ends = itertools.cycle(ENDS)
     for number in range(size.kills):
         trading.make(share // 2)
-        process = writers.start()
-        if number in restarts:
-            assert server is not None
-            end = next(ends)
-            writers.wait_for_batches(process, 3)
-            end(server, random)
-            trading.make(share // 4)
-            server.start()
-            writers.wait_for_batches(process, 1)
-            writers.counts[end.__name__] += 1
-        elif random.random() < 0.8:
-            writers.wait_for_batches(process, 10)
-        trading.make(max(share * (number + 1) - trading.made, 0))
-        writers.kill(process, random.choice([0.0, LONGEST_SECONDS, STARTING_SECONDS]))
+        with writers.one() as process:
+            if number in restarts:
+                assert server is not None
+                end = next(ends)
+                writers.wait_for_batches(process, 3)
+                end(server, random)
+                trading.make(share // 4)
+                server.start()
+                writers.wait_for_batches(process, 1)
+                writers.counts[end.__name__] += 1
+            elif random.random() < 0.8:
+                writers.wait_for_batches(process, 10)
+            trading.make(max(share * (number + 1) - trading.made, 0))
         if number % 10 == 9:
             print(f"{number + 1} of {size.kills} killed, {trading.made} trades", flush=True)
 
@@ -340,89 +340,24 @@ async def test_what_redis_forgot_while_the_writer_was_idle_is_written_again(
         server.remove()
 
 
-class Site:
-    """A simulated Kraken, its collector with a ring that is too small, and a store.
-
-    Parameters
-    ----------
-    simulator : the venue
-    settings : of all
-    store : where the history is
-    """
-
-    def __init__(self, simulator: KrakenSimulator, settings: Settings, store: Store) -> None:
-        self.simulator = simulator
-        self.settings = settings
-        self.store = store
-
-    @asynccontextmanager
-    async def collected(self) -> AsyncIterator[Collecting]:
-        """A collector at work, and a reader of its ring that misses nothing."""
-        at_work = Collecting(self.simulator, self.settings)
+@asynccontextmanager
+async def followed(site: Site) -> AsyncIterator[Follower]:
+    """A collector at work, and a reader of its ring that misses nothing."""
+    async with site.collector() as at_work:
+        reading = asyncio.create_task(read_all(at_work.follower))
         try:
-            await at_work.attach()
-            reading = asyncio.create_task(_read_all(at_work))
-            try:
-                yield at_work
-            finally:
-                reading.cancel()
-                await asyncio.gather(reading, return_exceptions=True)
-            at_work.stop.set()
-            await asyncio.wait_for(at_work.task, collecting.TIMEOUT_SECONDS)
+            yield at_work.follower
         finally:
-            at_work.task.cancel()
-            await asyncio.gather(at_work.task, return_exceptions=True)
-            at_work.detach()
-
-    @asynccontextmanager
-    async def written(self) -> AsyncIterator[None]:
-        """A writer and a backfill at work."""
-        stop = asyncio.Event()
-        async with store_writer(self.settings, self.store):
-            filling = asyncio.create_task(run_backfill(self.settings, self.store, stop))
-            try:
-                yield
-            finally:
-                stop.set()
-                await asyncio.wait_for(filling, collecting.TIMEOUT_SECONDS)
-
-    async def count(self) -> int:
-        summaries = await self.store.summarise()
-        return sum(series.trades for series in summaries)
-
-    async def until_settled(self, gaps: int) -> None:
-        """Wait until so many gaps are there, and dealt with, and there are trades behind."""
-
-        async def settled() -> bool:
-            found = await self.store.read_gaps(EXCHANGE)
-            return len(found) >= gaps and all(gap.status is not FillStatus.OPEN for gap in found)
-
-        await eventually(settled)
-        wanted = await self.count() + 50
-
-        async def more() -> bool:
-            return await self.count() >= wanted
-
-        await eventually(more)
-
-    async def lapped(self) -> tuple[int, int]:
-        """Have the ring overtake the writer, which isn't running; where that has stopped."""
-        place = await self.store.position(EXCHANGE)
-        assert place is not None
-
-        async def is_lapped() -> bool:
-            prefix = self.settings.ring.prefix
-            with RingReader(EXCHANGE, prefix=prefix, start="oldest") as reader:
-                return reader.position.sequence > place.sequence + 50
-
-        await eventually(is_lapped)
-        return place
+            reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await reading
 
 
-async def _read_all(at_work: Collecting) -> None:
+async def read_all(follower: Follower) -> None:
+    """Read a ring until cancelled; its collector shares the loop, and can't outrun it."""
     while True:
-        at_work.follower.read()
-        await at_work.follower.reader.ready()
+        follower.read()
+        await follower.reader.ready()
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -432,30 +367,30 @@ async def test_what_small_rings_lose_is_told_exactly_and_filled(
     monkeypatch.setattr(backfill, "SCAN_SECONDS", 0.05)
     monkeypatch.setattr(backfill, "REST_SHARE", 1.0)
     place.pop("server")
-    market = Market(SYMBOLS[:2], seed=22, book_rate=10, trade_rate=300, levels=12, memory=1_000_000)
-    async with KrakenSimulator(market) as simulator:
-        settings = collecting.settings_for(
-            simulator, ring_prefix, symbols=SYMBOLS[:2], channels=("trades",)
-        )
-        store_settings = settings_for(ring_prefix, **place).store
-        settings = replace(
-            settings, store=store_settings, ring=replace(settings.ring, size_bytes=1 << 15)
-        )
-        site = Site(simulator, settings, await open_store(settings))
-        places = []
-        async with site.collected() as at_work:
-            for number in range(size.gaps):
-                async with site.written():
-                    await site.until_settled(number)
-                places.append(await site.lapped())
-                print(f"{number + 1} of {size.gaps} gaps forced", flush=True)
-            async with site.written():
-                await site.until_settled(size.gaps)
-            await check_gaps(site, at_work, places)
-        await site.store.close()
+    market = Market(
+        backfilling.SYMBOLS, seed=22, book_rate=10, trade_rate=300, levels=12, memory=1_000_000
+    )
+    places = []
+    async with (
+        running(KrakenSimulator(market), ring_prefix, StoreSettings(**place)) as site,
+        followed(site) as follower,
+    ):
+        for number in range(size.gaps):
+            await settle(site, number)
+            places.append(await site.lap())
+            print(f"{number + 1} of {size.gaps} gaps forced", flush=True)
+        await settle(site, size.gaps)
+        await check_gaps(site, follower, places)
 
 
-async def check_gaps(site: Site, at_work: Collecting, places: list[tuple[int, int]]) -> None:
+async def settle(site: Site, gaps: int) -> None:
+    """Have a writer and a backfill work until so many gaps are dealt with, and a while longer."""
+    async with site.writer(), site.backfill():
+        await site.until_settled(gaps)
+        await site.until_stored(SOME)
+
+
+async def check_gaps(site: Site, follower: Follower, places: list[Position]) -> None:
     """Each gap is told to the record, and what came over REST is what lay in the gaps."""
     gaps = await site.store.read_gaps(EXCHANGE)
     assert [(gap.epoch, gap.first) for gap in gaps] == places
@@ -467,10 +402,9 @@ async def check_gaps(site: Site, at_work: Collecting, places: list[tuple[int, in
         assert gap.count is not None
         # It counts what of the books behind the last one was of no use, too.
         assert gap.count >= gap.last - gap.first + 1
-    follower = at_work.follower
     assert follower.overruns == [], "the test itself was too slow to know what was in the ring"
     filled = 0
-    for symbol in SYMBOLS[:2]:
+    for symbol in backfilling.SYMBOLS:
         rows = await site.store.read_trades(EXCHANGE, symbol)
         numbers = [int(row.trade_id) for row in rows]
         lacking = set(range(numbers[0], numbers[-1] + 1)) - set(numbers)
