@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
+from alphapulse.client.repository import HttpRepository
 from alphapulse.config import Settings
 from alphapulse.history import FillStatus, GapFill, GapRow
 from alphapulse.model import Channel, Reason
@@ -61,6 +63,7 @@ async def api(settings: Settings, store: Store) -> AsyncIterator[Api]:
 async def test_a_gap_is_told_with_its_bounds_and_what_became_of_it(api: Api, store: Store) -> None:
     body = await api.get("/gaps", exchange="kraken", limit=1, start_time=NOW)
     assert body.pop("processing_time_ms") >= 0
+    assert body.pop("next").startswith("/gaps?")
     told = {
         "exchange": "kraken",
         "symbol": "BTC-USD",
@@ -102,6 +105,39 @@ async def test_gaps_are_chosen_by_time_and_symbol(api: Api) -> None:
     assert await firsts(start_time=NOW + 2, limit=1) == [2]
     assert await firsts(symbol="BTC/USD") == [1, 2, 3], "a ring's loss may concern each symbol"
     assert await firsts(symbol="ETH-USD", exchange="coinbase") == [None]
+
+
+async def test_gaps_come_in_pages(api: Api, store: Store) -> None:
+    same = [gap(5, first=number, last=number) for number in range(10, 23)]
+    await store.append(WriteBatch(exchange="kraken", gaps=same))
+    expected = [1, 2, 3, None, *range(10, 23)]
+    for limit in (1, 3, 16, 17, 100):
+        for forwards in (True, False):
+            path, found = "/gaps", []
+            query = {"limit": limit} | ({"start_time": 0} if forwards else {})
+            while path:
+                response = await api.http.get(path, params=query or None)
+                body = response.json()
+                found.append(body["data"])
+                path, query = body.get("next"), {}
+                link = response.headers.get("link")
+                assert link == (f'<{path}>; rel="next"' if path else None)
+            ordered = found if forwards else reversed(found)
+            assert [one["first"] for page in ordered for one in page] == expected
+            assert {len(page) for page in found[:-1]} <= {limit}
+    first = (await api.get("/gaps", limit=1))["next"]
+    assert (await api.refused(first + "&symbol=BTC-USD"))[:2] == (404, "cursor")
+
+
+async def test_a_repository_reads_all_pages(api: Api, store: Store) -> None:
+    first = (await store.read_gaps("kraken"))[0]
+    fill = GapFill(id=first.id, status=FillStatus.FILLED, filled_ns=NOW_NS + 1, filled=1)
+    await store.append(WriteBatch(exchange="kraken", fills=[fill]))
+    repository = HttpRepository(f"http://127.0.0.1:{api.port}", page_rows=1)
+    found = await repository.read_gaps()
+    await repository.close()
+    rows = [*await store.read_gaps("kraken"), *await store.read_gaps("coinbase")]
+    assert found == [replace(each, id="") for each in rows]
 
 
 async def test_what_is_unknown_is_refused(api: Api) -> None:

@@ -98,7 +98,8 @@ ENDPOINTS = (
         "/gaps",
         gaps.gaps,
         gaps.GapsBody,
-        (gaps.EXCHANGE, gaps.SYMBOL, START_TIME, END_TIME, gaps.LIMIT),
+        (gaps.EXCHANGE, gaps.SYMBOL, START_TIME, END_TIME, gaps.LIMIT, CURSOR),
+        paged=True,
     ),
     Endpoint("/stats", stats.stats, StatsBody, (stats.EXCHANGE, stats.SYMBOL)),
     Endpoint(

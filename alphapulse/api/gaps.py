@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Literal
 
 import msgspec
@@ -11,8 +12,16 @@ from starlette.responses import Response
 from alphapulse.api.answers import json_response
 from alphapulse.api.bodies import Number, OptionalNumber, seconds
 from alphapulse.api.context import Context, elapsed_ms
+from alphapulse.api.pages import (
+    Cursor,
+    cursor_of,
+    next_link,
+    page_headers,
+    page_of,
+    series_of,
+)
 from alphapulse.api.parameters import Count, Exchange, Parameters, Symbol
-from alphapulse.history import FillStatus, GapRow
+from alphapulse.history import FillStatus, GapRow, OrderKey
 from alphapulse.model import Channel
 
 ChannelName = Literal["trades", "orderbook", "ring"]
@@ -25,7 +34,7 @@ _CHANNELS: dict[Channel, ChannelName] = {
 
 EXCHANGE = Exchange("exchange", "Only gaps of this exchange.")
 SYMBOL = Symbol("symbol", "Only gaps that concern this symbol.")
-LIMIT = Count("limit", "Most gaps of an answer.", default=100)
+LIMIT = Count("limit", "Most gaps of a page.", default=100)
 
 
 class GapItem(msgspec.Struct, kw_only=True):
@@ -54,13 +63,15 @@ class GapItem(msgspec.Struct, kw_only=True):
     """When the status was found; null while it is open."""
 
 
-class GapsBody(msgspec.Struct, kw_only=True):
+class GapsBody(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Body of ``/gaps``."""
 
     data: list[GapItem]
     exchange: str | None
     symbol: str | None
     count: int
+    next: str | None = None
+    """Where the next page is, if there is one."""
     processing_time_ms: float
 
 
@@ -72,20 +83,35 @@ async def gaps(context: Context, request: Request, query: Parameters) -> Respons
         await context.check_exchange(exchange)
     if symbol is not None:
         await context.check_symbol(symbol, exchange or None)
+    newest = start is None
+    series = series_of("gaps", exchange, symbol, newest)
+    cursor = cursor_of(query, series)
     rows: list[GapRow] = []
     for name in [exchange] if exchange else await context.exchanges():
         rows += await context.history.read_gaps(name, start, end)
     rows = [row for row in rows if symbol is None or row.symbol in (None, symbol)]
-    rows.sort(key=lambda row: row.received_ns)
-    chosen = rows[-limit:] if start is None else rows[:limit]
+    rows.sort(key=_order_key)
+    if cursor is not None:
+        ahead = operator.lt if newest else operator.gt
+        rows = [row for row in rows if ahead(_order_key(row), cursor.key)]
+    page, last = page_of(rows[-limit - 1 :] if newest else rows[: limit + 1], limit, newest)
+    link = None
+    if last is not None:
+        link = next_link(request, "/gaps", Cursor(series, _order_key(last)))
     body = GapsBody(
-        data=[_item(row) for row in chosen],
+        data=[_item(row) for row in page],
         exchange=exchange or None,
         symbol=symbol,
-        count=len(chosen),
+        count=len(page),
+        next=link,
         processing_time_ms=elapsed_ms(request),
     )
-    return json_response(body)
+    return json_response(body, headers=page_headers(link))
+
+
+def _order_key(row: GapRow) -> OrderKey:
+    # Aligned to the right, what a store calls its gaps sorts as it was written.
+    return row.received_ns, 0, f"{row.exchange} {row.id:>40}"
 
 
 def _item(row: GapRow) -> GapItem:

@@ -11,16 +11,18 @@ import binascii
 import re
 import zlib
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
 from starlette.requests import Request
 
-from alphapulse.api.parameters import Limits, Parameter
+from alphapulse.api.parameters import Limits, Parameter, Parameters
 from alphapulse.api.problems import Problem, bad
 from alphapulse.fixed import INT64_MAX
 from alphapulse.history import OrderKey
+
+R = TypeVar("R")
 
 CURSOR_PATTERN = r"^lM[67][A-Za-z0-9_-]{7,1000}$"
 """How the content below begins in base64, its first number being one of 32 bits."""
@@ -76,6 +78,33 @@ class CursorParameter(Parameter[Cursor | None]):
 CURSOR = CursorParameter(
     "cursor", "Where to go on: from the `next` of an answer, the other parameters unchanged."
 )
+
+
+def cursor_of(query: Parameters, series: int) -> Cursor | None:
+    """The cursor that was given, if any. Raises `Problem` for one of another series."""
+    cursor = query[CURSOR]
+    if cursor is not None and cursor.series != series:
+        raise CURSOR.unknown()
+    return cursor
+
+
+def page_of(rows: list[R], limit: int, newest: bool) -> tuple[list[R], R | None]:
+    """A page of rows that were read up to one beyond the limit, and where it ends if more follow.
+
+    Parameters
+    ----------
+    rows : oldest first
+    limit : rows of a page
+    newest : whether paging goes back in time
+    """
+    if len(rows) <= limit:
+        return rows, None
+    return (rows[1:], rows[1]) if newest else (rows[:-1], rows[-2])
+
+
+def page_headers(link: str | None) -> dict[str, str]:
+    """Headers of a page; `link` is the address of the next one."""
+    return {"Vary": "Accept", **({} if link is None else {"Link": f'<{link}>; rel="next"'})}
 
 
 def series_of(*parts: object) -> int:

@@ -35,7 +35,14 @@ from alphapulse.api.bodies import (
 from alphapulse.api.context import Context, elapsed_ms
 from alphapulse.api.formats import CSV, FORMAT, JSON, TABLE_FORMATS, Format, accepted, csv_of
 from alphapulse.api.items import Answer
-from alphapulse.api.pages import CURSOR, Cursor, next_link, series_of
+from alphapulse.api.pages import (
+    Cursor,
+    cursor_of,
+    next_link,
+    page_headers,
+    page_of,
+    series_of,
+)
 from alphapulse.api.parameters import Choice, Count, Exchange, Parameters, path_symbol
 from alphapulse.fixed import format_decimal
 from alphapulse.history import ALL, INTERVALS_NS, BarRow, OrderKey, TradeRow, summary_of
@@ -83,7 +90,7 @@ async def ohlcv(context: Context, request: Request, query: Parameters) -> Respon
     start, end = query.span()
     newest = start is None
     series = series_of("bars", exchange, symbol, interval, newest)
-    cursor = _cursor(query, series)
+    cursor = cursor_of(query, series)
     if exchange == ALL:
         await context.check_symbol(symbol, None)
     else:
@@ -96,7 +103,7 @@ async def ohlcv(context: Context, request: Request, query: Parameters) -> Respon
     rows = await context.history.read_bars(
         exchange, symbol, interval_ns, start, end, limit + 1, newest=newest
     )
-    rows, last = _page(rows, limit, newest)
+    rows, last = page_of(rows, limit, newest)
     link = None
     if last is not None:
         link = next_link(request, f"/ohlcv/{symbol}", Cursor(series, (last.timestamp_ns, 0, "")))
@@ -111,7 +118,7 @@ async def ohlcv(context: Context, request: Request, query: Parameters) -> Respon
         next=link,
         processing_time_ms=elapsed_ms(request),
     )
-    return tagged_json(request, body, _headers(link))
+    return tagged_json(request, body, page_headers(link))
 
 
 async def exchanges(context: Context, request: Request, query: Parameters) -> Response:
@@ -156,14 +163,14 @@ async def _trades(
     limit, form = query[LIMIT], _format(request, query)
     newest = start is None
     series = series_of("trades", exchange, symbol, newest)
-    cursor = _cursor(query, series)
+    cursor = cursor_of(query, series)
     await context.check_exchange(exchange)
     await context.check_symbol(symbol, exchange)
     beyond: OrderKey | None = None if cursor is None else cursor.key
     found = await context.history.read_trades(
         exchange, symbol, start, end, limit + 1, newest=newest, beyond=beyond
     )
-    rows, last = _page(found, limit, newest)
+    rows, last = page_of(found, limit, newest)
     after = None if last is None else Cursor(series, last.order_key)
     if recent:
         rows.reverse()
@@ -180,7 +187,9 @@ async def _trades(
         answer = Answer(rows, items, essence, tag_of(essence), link)
         context.answers.keep(key, answer)
     content = timed(answer.essence, elapsed_ms(request))
-    return tagged(request, content, JSON.media_type, tag=answer.tag, headers=_headers(answer.link))
+    return tagged(
+        request, content, JSON.media_type, tag=answer.tag, headers=page_headers(answer.link)
+    )
 
 
 def _trades_json(items: list[Raw], symbol: str, exchange: str, link: str | None) -> bytes:
@@ -201,27 +210,6 @@ def _format(request: Request, query: Parameters) -> Format:
     return TABLE_FORMATS[name] if name else accepted(request, tuple(TABLE_FORMATS.values()))
 
 
-def _cursor(query: Parameters, series: int) -> Cursor | None:
-    cursor = query[CURSOR]
-    if cursor is not None and cursor.series != series:
-        raise CURSOR.unknown()
-    return cursor
-
-
-def _page(rows: list[R], limit: int, newest: bool) -> tuple[list[R], R | None]:
-    """A page of rows that were read up to one beyond the limit, and where it ends if more follow.
-
-    Parameters
-    ----------
-    rows : oldest first
-    limit : rows of a page
-    newest : whether paging goes back in time
-    """
-    if len(rows) <= limit:
-        return rows, None
-    return (rows[1:], rows[1]) if newest else (rows[:-1], rows[-2])
-
-
 def _table(
     request: Request,
     form: Format,
@@ -232,11 +220,7 @@ def _table(
     arrow_of: Callable[[Sequence[R]], bytes],
 ) -> Response:
     content = csv_of(item_type, [item_of(row) for row in rows]) if form is CSV else arrow_of(rows)
-    return tagged(request, content, form.media_type, headers=_headers(link))
-
-
-def _headers(link: str | None) -> dict[str, str]:
-    return {"Vary": "Accept", **({} if link is None else {"Link": f'<{link}>; rel="next"'})}
+    return tagged(request, content, form.media_type, headers=page_headers(link))
 
 
 def _trade_item(row: TradeRow) -> TradeItem:

@@ -10,9 +10,10 @@ from decimal import Decimal
 import msgspec
 from msgspec import Raw
 
-from alphapulse.clock import wall_ns
-from alphapulse.fixed import format_decimal
-from alphapulse.history import TradeRow
+from alphapulse.clock import NO_TIME, wall_ns
+from alphapulse.fixed import format_decimal, parse_decimal
+from alphapulse.history import FillStatus, GapRow, TradeRow
+from alphapulse.model import Channel, Reason
 from alphapulse.repository import (
     BookLevel,
     BookSnapshot,
@@ -23,6 +24,8 @@ from alphapulse.repository import (
 )
 
 NULL = b"null"
+CHANNELS = {channel.text: channel for channel in Channel}
+REASONS = {reason.text: reason for reason in Reason}
 LIVE = "live"
 STORED = "stored"
 
@@ -88,6 +91,49 @@ class BarsAnswer(msgspec.Struct):
     """A page of ``/ohlcv``."""
 
     data: list[BarItem]
+    next: str | None = None
+
+
+class GapItem(msgspec.Struct):
+    """One of ``/gaps``."""
+
+    exchange: str
+    symbol: str | None
+    channel: str
+    reason: str
+    first: int | None
+    last: int | None
+    count: int | None
+    epoch: int | None
+    since: Raw
+    timestamp: Raw
+    status: FillStatus
+    filled: int
+    filled_time: Raw
+
+    def result(self) -> GapRow:
+        """As stores give it, without its name there. Raises ``KeyError`` for unknown words."""
+        return GapRow(
+            exchange=self.exchange,
+            symbol=self.symbol,
+            channel=CHANNELS[self.channel],
+            reason=REASONS[self.reason],
+            first=self.first,
+            last=self.last,
+            count=self.count,
+            since_ns=_nanoseconds(self.since),
+            received_ns=_nanoseconds(self.timestamp),
+            epoch=self.epoch,
+            status=self.status,
+            filled_ns=_nanoseconds(self.filled_time),
+            filled=self.filled,
+        )
+
+
+class GapsAnswer(msgspec.Struct):
+    """A page of ``/gaps``."""
+
+    data: list[GapItem]
     next: str | None = None
 
 
@@ -207,6 +253,10 @@ def _levels(levels: list[tuple[Raw, Raw]], exact: bool) -> list[BookLevel]:
     return [
         BookLevel(price=_number(price, exact), size=_number(size, exact)) for price, size in levels
     ]
+
+
+def _nanoseconds(text: Raw) -> int:
+    return NO_TIME if bytes(text) == NULL else parse_decimal(bytes(text).decode(), 9)
 
 
 def _number(text: Raw, exact: bool) -> Number:

@@ -13,6 +13,8 @@ from alphapulse.client.answers import (
     BarItem,
     BarsAnswer,
     BookAnswer,
+    GapItem,
+    GapsAnswer,
     GivenTrades,
     HealthAnswer,
     SavedAnswer,
@@ -25,6 +27,7 @@ from alphapulse.client.answers import (
 from alphapulse.client.rest import Rest
 from alphapulse.errors import RequestError, StoreError
 from alphapulse.fixed import INT64_MAX, format_decimal
+from alphapulse.history import GapRow
 from alphapulse.repository import (
     BookSnapshot,
     DataSummary,
@@ -36,7 +39,7 @@ from alphapulse.repository import (
     trade_row_of,
 )
 
-Item = TypeVar("Item", TradeItem, BarItem)
+Item = TypeVar("Item", TradeItem, BarItem, GapItem)
 
 TIMEOUT_SECONDS = 10.0
 RETRY_SECONDS = 15.0
@@ -175,6 +178,19 @@ class HttpRepository:
         if answer is None:
             raise StoreError(f"{self._rest.url} has no summary")
         return answer.result()
+
+    async def read_gaps(self) -> list[GapRow]:
+        """What the history lacks or lacked, of all exchanges, by the time when it was seen."""
+        query = {"start_time": "0", "limit": str(self._page_rows)}
+        found: list[GapRow] = []
+        async for page in self._pages("/gaps", GapsAnswer, query):
+            try:
+                found += [item.result() for item in page]
+            except KeyError as error:
+                raise StoreError(
+                    f"{self._rest.url} tells of a gap of unknown kind: {error}"
+                ) from None
+        return found
 
     async def health_check(self) -> dict[str, Any]:
         """See `MarketDataRepository`: whether the server answers, and its store."""
