@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import polars as pl
 
-from alphapulse.history import TradeRow
-from alphapulse.store import open_store
+from alphapulse.history import GapRow, TradeRow
+from alphapulse.model import Channel, Reason
+from alphapulse.store import WriteBatch, open_store
 from tests.programs import ended
 from tests.serving import api_settings, kept, serving
 from tests.trading import NOW_NS, redis_server, row, settings_for
@@ -16,6 +18,30 @@ from tests.trading import NOW_NS, redis_server, row, settings_for
 COMMAND = ("alphapulse.cli", "export")
 DAY = datetime.fromtimestamp(NOW_NS // 10**9, UTC).date()
 ROWS = [row(number, timestamp_ns=NOW_NS + number, price=10000 + number) for number in range(50)]
+
+
+GAPS = [
+    GapRow(
+        exchange="kraken",
+        symbol=symbol,
+        channel=Channel.RING if symbol is None else Channel.TRADES,
+        reason=Reason.LAPPED if symbol is None else Reason.GAP,
+        first=number,
+        last=number + 1,
+        count=2,
+        since_ns=NOW_NS,
+        received_ns=NOW_NS + number,
+    )
+    for number, symbol in enumerate(("BTC-USD", "ETH-USD", None))
+]
+
+
+def lacking(folder: Path) -> list[tuple[object, ...]]:
+    """Symbols and bounds of exported gaps, as DuckDB reads them."""
+    files = f"{folder}/gaps/**/*.parquet"
+    with duckdb.connect() as database:
+        found = database.read_parquet(files, hive_partitioning=True)
+        return found.project('symbol, "first", "last"').order('"first"').fetchall()
 
 
 def prices(folder: Path) -> list[object]:
@@ -29,8 +55,8 @@ def exact(rows: list[TradeRow]) -> list[object]:
 
 async def test_a_file_is_exported(tmp_path: Path, ring_prefix: str) -> None:
     path = str(tmp_path / "history.duckdb")
-    async with kept(settings_for(ring_prefix, path=path, retention_days=0), *ROWS):
-        pass
+    async with kept(settings_for(ring_prefix, path=path, retention_days=0), *ROWS) as store:
+        await store.append(WriteBatch(exchange="kraken", gaps=GAPS))
     environ = {"ALPHAPULSE__STORE__PATH": path}
     status, out, error = await ended(*COMMAND, str(tmp_path), **environ)
     assert (status, error) == (0, "")
@@ -43,6 +69,17 @@ async def test_a_file_is_exported(tmp_path: Path, ring_prefix: str) -> None:
         0,
         "1 files written with 1 rows, 0 were there already",
     )
+    gaps = (str(tmp_path), "--table", "gaps")
+    status, out, _ = await ended(*COMMAND, *gaps, **environ)
+    assert status == 0
+    assert f"kraken {DAY}: 3 rows" in out
+    assert lacking(tmp_path) == [("BTC-USD", 0, 1), ("ETH-USD", 1, 2), (None, 2, 3)]
+    status, _, error = await ended(*COMMAND, *gaps, "--symbol", "BTC-USD", **environ)
+    assert status == 2
+    assert "--symbol BTC-USD: a file of gaps has those of all symbols" in error
+    status, _, error = await ended(*COMMAND, str(tmp_path), "--table", "states", **environ)
+    assert status == 1
+    assert "nothing to export" in error
     status, _, error = await ended(*COMMAND, str(tmp_path), "--exchange", "coinbase", **environ)
     assert status == 1
     assert "nothing to export of coinbase, any symbol" in error
@@ -55,6 +92,7 @@ async def test_a_running_server_is_exported(tmp_path: Path, ring_prefix: str) ->
     settings = api_settings(ring_prefix, path=str(tmp_path / "h.duckdb"), retention_days=0)
     environ = {"ALPHAPULSE__STORE__PATH": settings.store.path}
     async with kept(settings, *ROWS) as store, serving(settings, store) as api:
+        await store.append(WriteBatch(exchange="kraken", gaps=GAPS))
         status, _, error = await ended(*COMMAND, str(tmp_path), **environ)
         assert status == 1
         assert "export --from" in error
@@ -62,7 +100,15 @@ async def test_a_running_server_is_exported(tmp_path: Path, ring_prefix: str) ->
         status, out, error = await ended(*COMMAND, str(tmp_path), "--from", url, **environ)
         assert (status, error) == (0, "")
         assert "with 50 rows" in out
+        arguments = (str(tmp_path), "--from", url, "--table")
+        status, out, error = await ended(*COMMAND, *arguments, "gaps", **environ)
+        assert (status, error) == (0, "")
+        assert "1 files written with 3 rows" in out
+        status, _, error = await ended(*COMMAND, *arguments, "states", **environ)
+        assert status == 2
+        assert "--table states: a server doesn't tell them" in error
     assert prices(tmp_path) == exact(ROWS)
+    assert lacking(tmp_path) == [("BTC-USD", 0, 1), ("ETH-USD", 1, 2), (None, 2, 3)]
     status, _, error = await ended(*COMMAND, str(tmp_path), "--from", "ftp://x", **environ)
     assert status == 2
     assert "ftp://x" in error
@@ -71,12 +117,15 @@ async def test_a_running_server_is_exported(tmp_path: Path, ring_prefix: str) ->
 async def test_redis_is_exported(tmp_path: Path, ring_prefix: str) -> None:
     with redis_server() as redis:
         settings = settings_for(ring_prefix, redis_url=redis.url, retention_days=0)
-        async with kept(settings, *ROWS):
-            pass
+        async with kept(settings, *ROWS) as store:
+            await store.append(WriteBatch(exchange="kraken", gaps=GAPS))
         arguments = (*COMMAND, str(tmp_path), "--prefix", ring_prefix)
         status, out, error = await ended(*arguments, REDIS_URL=redis.url)
         assert (status, error) == (0, "")
         assert "with 50 rows" in out
+        status, out, error = await ended(*arguments, "--table", "gaps", REDIS_URL=redis.url)
+        assert (status, error) == (0, "")
+        assert lacking(tmp_path) == [("BTC-USD", 0, 1), ("ETH-USD", 1, 2), (None, 2, 3)]
         store = await open_store(settings)
         assert await store.position("kraken") is None
         await store.close()

@@ -16,8 +16,8 @@ import pytest
 from alphapulse.clock import NO_TIME
 from alphapulse.config import StoreSettings
 from alphapulse.errors import StoreError
-from alphapulse.history import TradeRow, in_order
-from alphapulse.model import IdKind, Side
+from alphapulse.history import FillStatus, GapFill, GapRow, StateRow, TradeRow, in_order
+from alphapulse.model import BookState, Channel, IdKind, Reason, Side
 from alphapulse.store import EmbeddedStore, WriteBatch, export
 from alphapulse.store.export import Done, StoreSource
 from tests.reference import bars as reference
@@ -71,12 +71,16 @@ def plain(row: TradeRow) -> tuple[Any, ...]:
     )
 
 
+def every(exchange: str, symbol: str | None) -> bool:
+    return True
+
+
 async def export_all(
     store: EmbeddedStore, folder: Path, table: str = "trades", **options: Any
 ) -> list[Done]:
-    source = StoreSource(store)
+    source = StoreSource(store, options.pop("collected", ()))
     days = options.pop("first", None), options.pop("last", None)
-    items = await export.plan(source, folder, table, lambda series: True, *days)
+    items = await export.plan(source, folder, table, options.pop("wanted", every), *days)
     options.setdefault("overwrite", False)
     return [done async for done in export.export(source, items, table, **options)]
 
@@ -143,6 +147,102 @@ async def test_bars_are_exported(store: EmbeddedStore, tmp_path: Path) -> None:
     names = ["open", "high", "low", "close", "volume", "trades"]
     assert found["timestamp"].dt.timestamp("ns").to_list() == [bar.timestamp_ns for bar in bars]
     assert found.select(names).rows() == [tuple(bar)[1:] for bar in bars]
+
+
+def gap(day: int, **fields: Any) -> GapRow:
+    """A loss of Kraken's BTC-USD, seen at the beginning of a day."""
+    defaults: dict[str, Any] = {
+        "exchange": "kraken",
+        "symbol": "BTC-USD",
+        "channel": Channel.TRADES,
+        "reason": Reason.GAP,
+        "first": 7,
+        "last": 9,
+        "count": 3,
+        "since_ns": FIRST_NS - 1,
+        "received_ns": FIRST_NS + day * DAY_NS,
+    }
+    return GapRow(**{**defaults, **fields})
+
+
+GAPS = [
+    gap(0),
+    gap(0, received_ns=FIRST_NS + DAY_NS - 1, first=None, last=None, count=None),
+    gap(2, exchange="coinbase", channel=Channel.ORDERBOOK, reason=Reason.CHECKSUM),
+    gap(2, symbol=None, channel=Channel.RING, reason=Reason.LAPPED, epoch=5, since_ns=NO_TIME),
+]
+
+
+async def test_gaps_are_exported_with_what_became_of_them(
+    store: EmbeddedStore, tmp_path: Path
+) -> None:
+    for each in GAPS:
+        await store.append(WriteBatch(exchange=each.exchange, gaps=[each]))
+    collected = [("coinbase", "BTC-USD"), ("kraken", "BTC-USD")]
+    done = await export_all(store, tmp_path, "gaps", collected=collected)
+    assert [each.rows for each in done] == [1, 2, 1]
+    path = tmp_path / f"gaps/exchange=coinbase/date={FIRST + timedelta(days=2)}/part.parquet"
+    assert done[0].item.path == path
+
+    def found() -> list[tuple[Any, ...]]:
+        columns = [
+            *("exchange", "symbol", "channel", "reason", "first", "last", "count", "epoch"),
+            *("timestamp", "since", "status", "filled", "filled_time"),
+        ]
+        frame = pl.scan_parquet(tmp_path / "gaps", hive_partitioning=True).select(columns)
+        times = pl.col(pl.Datetime("ns")).dt.timestamp("ns")
+        ordered = frame.with_columns(times).sort("timestamp", "exchange")
+        return ordered.collect().rows()
+
+    third = FIRST_NS + 2 * DAY_NS
+    lapped = ("kraken", None, "ring", "lapped", 7, 9, 3, 5, third, None, "open", 0, None)
+    unknown = [None] * 4
+    begin, fate = FIRST_NS - 1, ("open", 0, None)
+    assert found() == [
+        ("kraken", "BTC-USD", "trades", "gap", 7, 9, 3, None, FIRST_NS, begin, *fate),
+        ("kraken", "BTC-USD", "trades", "gap", *unknown, FIRST_NS + DAY_NS - 1, begin, *fate),
+        ("coinbase", "BTC-USD", "orderbook", "checksum", 7, 9, 3, None, third, begin, *fate),
+        lapped,
+    ]
+    # What isn't open any more is written once more.
+    [ring] = [each for each in await store.read_gaps("kraken") if each.symbol is None]
+    fill = GapFill(id=ring.id, status=FillStatus.FILLED, filled_ns=third + 5, filled=2)
+    await store.append(WriteBatch(exchange="kraken", fills=[fill]))
+    await export_all(store, tmp_path, "gaps", collected=collected)
+    assert found()[-1] == (*lapped[:-3], "filled", 2, third + 5)
+    done = await export_all(store, tmp_path, "gaps", collected=collected)
+    assert [each.kept for each in done] == [False, False, True]
+
+
+async def test_states_are_exported(store: EmbeddedStore, tmp_path: Path) -> None:
+    states = [
+        StateRow(
+            exchange="kraken",
+            symbol=symbol,
+            state=state,
+            reason=Reason.SUBSCRIBED,
+            timestamp_ns=FIRST_NS + second * 10**9 - 5,
+            received_ns=FIRST_NS + second * 10**9,
+        )
+        for second, state in enumerate(BookState)
+        for symbol in ("BTC-USD", "ETH-USD")
+    ]
+    await store.append(WriteBatch(exchange="kraken", states=states))
+    collected = [("kraken", "BTC-USD"), ("kraken", "ETH-USD")]
+    options = {"collected": collected, "wanted": lambda exchange, symbol: symbol == "ETH-USD"}
+    done = await export_all(store, tmp_path, "states", **options, last=FIRST)
+    [path] = [each.item.path for each in done]
+    assert path == tmp_path / f"states/exchange=kraken/symbol=ETH-USD/date={FIRST}/part.parquet"
+    times = pl.col(pl.Datetime("ns")).dt.timestamp("ns")
+    rows = pl.read_parquet(path, hive_partitioning=False).with_columns(times).rows()
+    assert rows == [
+        (each.timestamp_ns, each.received_ns, each.state.text, each.reason.text)
+        for each in states
+        if each.symbol == "ETH-USD"
+    ]
+    [again] = await export_all(store, tmp_path, "states", **options)
+    assert again.kept
+    assert await export_all(store, tmp_path, "states", **options, last=date(2025, 1, 1)) == []
 
 
 async def test_a_whole_day_is_written_once(store: EmbeddedStore, tmp_path: Path) -> None:

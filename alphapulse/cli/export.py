@@ -18,12 +18,22 @@ from alphapulse.client.repository import HttpRepository
 from alphapulse.clock import NS_PER_SECOND
 from alphapulse.config import Settings
 from alphapulse.errors import RequestError, StoreError
-from alphapulse.history import INTERVALS_NS, SeriesSummary, TradeRow
+from alphapulse.history import INTERVALS_NS, GapRow, SeriesSummary, StateRow, TradeRow
 from alphapulse.repository import OhlcvBar, nanoseconds_of, symbol_of, trade_row_of
 from alphapulse.store import EmbeddedStore, RedisStore
-from alphapulse.store.export import Done, Item, Source, StoreSource, export, plan
+from alphapulse.store.export import (
+    GAPS,
+    STATES,
+    TRADES,
+    Done,
+    Item,
+    Source,
+    StoreSource,
+    export,
+    plan,
+)
 
-TABLES = ("trades", *(f"bars_{interval}" for interval in INTERVALS_NS))
+TABLES = (TRADES, *(f"bars_{interval}" for interval in INTERVALS_NS), GAPS, STATES)
 
 _HOUR = timedelta(hours=1)
 
@@ -31,7 +41,8 @@ _HOUR = timedelta(hours=1)
 class HttpSource:
     """Reads a REST server, an hour of trades at once.
 
-    It doesn't tell when trades were received, what they stand for, and whether they were filled.
+    It doesn't tell when trades were received, what they stand for, and whether they were filled;
+    nor of changes of books' states.
 
     Parameters
     ----------
@@ -75,12 +86,22 @@ class HttpSource:
         last = end - timedelta(microseconds=1)
         return await self._repository.get_ohlcv(symbol, exchange, interval, start, last, exact=True)
 
+    async def gaps(self) -> list[GapRow]:
+        """See `Source`."""
+        return await self._repository.read_gaps()
+
+    async def states(self) -> list[StateRow]:
+        """See `Source`; raises `RequestError`."""
+        raise RequestError(
+            "unknown_table", f"--table {STATES}: a server doesn't tell them; leave out --from"
+        )
+
 
 def command(
     folder: Annotated[Path, typer.Argument(help="Where the files go; made if it isn't there.")],
     table: Annotated[
         str, typer.Option("--table", help=f"What to export: {', '.join(TABLES)}.")
-    ] = "trades",
+    ] = TRADES,
     exchange: Annotated[str | None, typer.Option("--exchange", help="Only this exchange.")] = None,
     symbol: Annotated[
         str | None, typer.Option("--symbol", help="Only this symbol, for instance BTC-USD.")
@@ -109,14 +130,18 @@ def command(
 ) -> None:
     """Write history as Parquet files, one for each symbol and day (UTC), exactly.
 
+    That is trades, bars, gaps (what is missing, since when, and whether it was filled meanwhile) or
+    changes of books' states:
+
     FOLDER/trades/exchange=kraken/symbol=BTC-USD/date=2026-11-20/part.parquet
 
     Read them all at once with DuckDB: SELECT * FROM 'FOLDER/trades/**/*.parquet'; with polars:
-    pl.scan_parquet("FOLDER/trades", hive_partitioning=True); or with pandas:
+    pl.scan_parquet("FOLDER/trades", hive_partitioning=True); or with pandas and pyarrow:
     pd.read_parquet("FOLDER/trades"). Prices and volumes are decimals with 18 places.
 
     Run again, it writes what is new: a day's file is left alone once it was written after that
-    day's end, and today's is written anew. It may be ended at any time.
+    day's end, and today's is written anew, as is one with gaps that were open. It may be ended at
+    any time.
 
     The store is that of the settings. The embedded database serves one process: while
     `alphapulse up` or `alphapulse-api-server` has it open, use --from. Ends with status 1 where
@@ -124,13 +149,15 @@ def command(
     """
     if table not in TABLES:
         fail(f"--table {table}: use one of {', '.join(TABLES)}")
+    if table == GAPS and symbol is not None:
+        fail(f"--symbol {symbol}: a file of gaps has those of all symbols; leave it out")
     stop_on_sigterm()
     settings = load_settings(config, {"ring.prefix": prefix})
     try:
         wanted_symbol = None if symbol is None else symbol_of(symbol)
 
-        def wanted(series: SeriesSummary) -> bool:
-            return exchange in (None, series.exchange) and wanted_symbol in (None, series.symbol)
+        def wanted(at: str, of: str | None) -> bool:
+            return exchange in (None, at) and wanted_symbol in (None, of)
 
         async def run() -> None:
             async with _source(settings, server) as source:
@@ -162,7 +189,8 @@ async def _source(settings: Settings, server: str | None) -> AsyncIterator[Sourc
     else:
         store = await EmbeddedStore.open(settings.store, read_only=True)
     try:
-        yield StoreSource(store)
+        venues = settings.venues.enabled().items()
+        yield StoreSource(store, [(name, each) for name, venue in venues for each in venue.symbols])
     finally:
         await store.close()
 
@@ -188,7 +216,7 @@ async def _export(source: Source, items: list[Item], table: str, overwrite: bool
 
 
 def _name(item: Item) -> str:
-    return f"{item.exchange} {item.symbol} {item.day}"
+    return " ".join([item.exchange, *([item.symbol] if item.symbol else []), str(item.day)])
 
 
 def _line(done: Done) -> str:

@@ -1,91 +1,35 @@
-"""History as Parquet files, one for each symbol and day, exact.
-
-A day is read in pages into a scratch database (in ``TMPDIR``) and written from there, so that
-memory stays bounded. A file takes its name only when it is whole.
-"""
+"""History as Parquet files, exact: one for each symbol and day, of gaps for each exchange."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import duckdb
-import numpy as np
 
-from alphapulse.clock import NO_TIME, NS_PER_SECOND
+from alphapulse.clock import NS_PER_SECOND
 from alphapulse.errors import StoreError
-from alphapulse.history import OrderKey, SeriesSummary, TradeRow
-from alphapulse.model import IdKind
+from alphapulse.history import GapRow, OrderKey, SeriesSummary, StateRow, TradeRow
 from alphapulse.repository import OhlcvBar
-from alphapulse.store import tables
+from alphapulse.store.export_files import Scratch, has_open_gaps
 from alphapulse.store.repository import Store
 
 PAGE_ROWS = 20_000
 """Trades read at once."""
-MEMORY_LIMIT = "256MB"
-"""Of the scratch database."""
+
+TRADES = "trades"
+GAPS = "gaps"
+STATES = "states"
+
+Wanted = Callable[[str, str | None], bool]
+"""Tells by exchange and symbol what to export; for files of gaps by exchange alone."""
+
+R = TypeVar("R", GapRow, StateRow)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DAY = timedelta(days=1)
-
-_CREATE_TRADES = """
-CREATE TABLE trades (
-    "timestamp" TIMESTAMP_NS NOT NULL,
-    received TIMESTAMP_NS,
-    trade_id VARCHAR NOT NULL,
-    id_kind VARCHAR NOT NULL,
-    price DECIMAL(38, 18) NOT NULL,
-    volume DECIMAL(38, 18) NOT NULL,
-    side VARCHAR NOT NULL,
-    matches UINTEGER,
-    filled BOOLEAN NOT NULL
-)
-"""
-
-# A decimal times a power of ten has the digits of both: exact up to 38.
-_INSERT_TRADES = """
-INSERT INTO trades SELECT
-    make_timestamp_ns(timestamp_ns),
-    CASE WHEN received_ns <> $no_time THEN make_timestamp_ns(received_ns) END,
-    trade_id,
-    CAST($kinds AS VARCHAR[])[id_kind + 1],
-    price::DECIMAL(19, 0) * CAST($powers AS DECIMAL(19, 18)[])[price_exponent + 1],
-    size::DECIMAL(19, 0) * CAST($powers AS DECIMAL(19, 18)[])[size_exponent + 1],
-    CASE side WHEN 2 THEN 'sell' ELSE 'buy' END,
-    nullif(matches, 0),
-    filled
-FROM new_trades
-"""
-
-_CREATE_BARS = """
-CREATE TABLE bars (
-    "timestamp" TIMESTAMP_NS NOT NULL,
-    open DECIMAL(38, 18) NOT NULL,
-    high DECIMAL(38, 18) NOT NULL,
-    low DECIMAL(38, 18) NOT NULL,
-    close DECIMAL(38, 18) NOT NULL,
-    volume DECIMAL(38, 18) NOT NULL,
-    trades BIGINT NOT NULL
-)
-"""
-
-_INSERT_BARS = """
-INSERT INTO bars
-SELECT make_timestamp_ns(timestamp_ns), open, high, low, close, volume, trades FROM new_bars
-"""
-
-_COPY = "COPY {table} TO '{path}' (FORMAT parquet, COMPRESSION zstd)"
-
-_VALUES = {
-    "no_time": NO_TIME,
-    "kinds": [kind.text for kind in IdKind],
-    "powers": [f"1e-{exponent}" for exponent in range(19)],
-}
 
 
 class Source(Protocol):
@@ -107,6 +51,14 @@ class Source(Protocol):
         """Bars that begin from the start to just before the end, exact."""
         ...
 
+    async def gaps(self) -> list[GapRow]:
+        """All that is or was lacking."""
+        ...
+
+    async def states(self) -> list[StateRow]:
+        """All changes of books' states."""
+        ...
+
 
 class StoreSource:
     """Reads a store.
@@ -114,10 +66,12 @@ class StoreSource:
     Parameters
     ----------
     store : open; stays open
+    collected : exchanges and symbols of which there may be something besides those with trades
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, collected: Collection[tuple[str, str]] = ()) -> None:
         self._store = store
+        self._collected = collected
 
     async def series(self) -> list[SeriesSummary]:
         """See `Source`."""
@@ -146,14 +100,32 @@ class StoreSource:
         last = end - timedelta(microseconds=1)
         return await self._store.get_ohlcv(symbol, exchange, interval, start, last, exact=True)
 
+    async def gaps(self) -> list[GapRow]:
+        """See `Source`."""
+        exchanges = sorted({exchange for exchange, _ in await self._known()})
+        return [gap for each in exchanges for gap in await self._store.read_gaps(each)]
+
+    async def states(self) -> list[StateRow]:
+        """See `Source`."""
+        known = sorted(await self._known())
+        return [state for each in known for state in await self._store.read_states(*each)]
+
+    async def _known(self) -> set[tuple[str, str]]:
+        stored = {(series.exchange, series.symbol) for series in await self._store.summarise()}
+        return stored | set(self._collected)
+
 
 class Item(NamedTuple):
     """One file to be."""
 
     exchange: str
-    symbol: str
+    symbol: str | None
+    """None for a file of gaps: it has those of all symbols."""
     day: date
     path: Path
+    gaps: Sequence[GapRow] = ()
+    """Where it is a file of gaps."""
+    states: Sequence[StateRow] = ()
 
 
 class Done(NamedTuple):
@@ -170,32 +142,65 @@ async def plan(
     source: Source,
     folder: Path,
     table: str,
-    wanted: Callable[[SeriesSummary], bool],
+    wanted: Wanted,
     first: date | None,
     last: date | None,
 ) -> list[Item]:
-    """The files of what a source has, by series and day.
+    """The files of what a source has, by exchange, symbol and day.
 
     Parameters
     ----------
-    source : asked for its series
+    source : asked for its series; gaps and states are read here
     folder : where files go
-    table : ``trades``, or ``bars_`` and an interval
-    wanted : which series
+    table : ``trades``, ``gaps``, ``states``, or ``bars_`` and an interval
+    wanted : which exchanges and symbols
     first, last : days (UTC), both included; None for no bound. Bars may begin before the trades
         that are left, and are looked for from `first` on.
     """
+    if table == GAPS:
+        gaps = _by_day(await source.gaps(), folder, table, wanted, first, last)
+        return [item._replace(gaps=rows) for item, rows in gaps]
+    if table == STATES:
+        states = _by_day(await source.states(), folder, table, wanted, first, last)
+        return [item._replace(states=rows) for item, rows in states]
     items = []
-    for series in filter(wanted, await source.series()):
+    for series in await source.series():
+        if not wanted(series.exchange, series.symbol):
+            continue
         begin, until = _day(series.first_ns), _day(series.last_ns)
-        day = begin if first is None else first if table != "trades" else max(begin, first)
+        day = begin if first is None else first if table != TRADES else max(begin, first)
         until = until if last is None else min(until, last)
-        names = f"exchange={series.exchange}", f"symbol={series.symbol}"
         while day <= until:
-            path = folder.joinpath(table, *names, f"date={day}", "part.parquet")
-            items.append(Item(series.exchange, series.symbol, day, path))
+            items.append(_item(folder, table, series.exchange, series.symbol, day))
             day += _DAY
     return items
+
+
+def _by_day(
+    rows: Sequence[R],
+    folder: Path,
+    table: str,
+    wanted: Wanted,
+    first: date | None,
+    last: date | None,
+) -> list[tuple[Item, list[R]]]:
+    """Files and their rows, by the day of our time; see `plan`.
+
+    Gaps of all symbols are together: some concern all of them.
+    """
+    found: dict[tuple[str, str | None, date], list[R]] = {}
+    for row in rows:
+        day = _day(row.received_ns)
+        symbol = None if table == GAPS else row.symbol
+        chosen = (first is None or first <= day) and (last is None or day <= last)
+        if chosen and wanted(row.exchange, symbol):
+            found.setdefault((row.exchange, symbol, day), []).append(row)
+    return [(_item(folder, table, *key), rows) for key, rows in found.items()]
+
+
+def _item(folder: Path, table: str, exchange: str, symbol: str | None, day: date) -> Item:
+    names = [f"exchange={exchange}", *([f"symbol={symbol}"] if symbol else []), f"date={day}"]
+    return Item(exchange, symbol, day, folder.joinpath(table, *names, "part.parquet"))
 
 
 async def export(
@@ -203,7 +208,7 @@ async def export(
 ) -> AsyncIterator[Done]:
     """Write files, telling of each.
 
-    A file that was written after its day's end is left as it is.
+    A file that was written after its day's end is left as it is, unless it has open gaps.
 
     Parameters
     ----------
@@ -218,88 +223,43 @@ async def export(
         the source failed, a file can't be written, or a value has too many digits for a file
     """
     for item in items:
-        if not overwrite and _is_whole(item):
+        if not overwrite and _is_whole(item, table):
             yield Done(item, 0, kept=True)
             continue
         try:
-            with _scratch() as database:
-                rows = await _gather(database, source, item, table)
-                if rows:
-                    _write(database, item.path, "trades" if table == "trades" else "bars")
+            with Scratch() as scratch:
+                await _gather(scratch, source, item, table)
+                if scratch.count:
+                    scratch.write(item.path)
         except OSError as error:
             raise StoreError(f"{item.path} can't be written: {error}") from error
         except duckdb.Error as error:
             raise StoreError(f"{item.path} can't be made: {error}") from error
-        yield Done(item, rows, kept=False)
+        yield Done(item, scratch.count, kept=False)
 
 
-async def _gather(
-    database: duckdb.DuckDBPyConnection, source: Source, item: Item, table: str
-) -> int:
+async def _gather(scratch: Scratch, source: Source, item: Item, table: str) -> None:
+    scratch.add_gaps(item.gaps)
+    scratch.add_states(item.states)
     start = _begin(item.day)
-    span = start, start + _DAY
-    if table != "trades":
+    if item.symbol is None or table in (GAPS, STATES):
+        return
+    series = item.exchange, item.symbol
+    if table == TRADES:
+        async for page in source.trades(*series, start, start + _DAY):
+            scratch.add_trades(page)
+    else:
         interval = table.removeprefix("bars_")
-        bars = await source.bars(item.exchange, item.symbol, interval, *span)
-        if bars:
-            _add_bars(database, bars)
-        return len(bars)
-    database.execute(_CREATE_TRADES)
-    count = 0
-    async for page in source.trades(item.exchange, item.symbol, *span):
-        columns = tables.trade_columns(page, [0] * len(page), 0)
-        columns["trade_id"] = np.array([row.trade_id for row in page], object)
-        database.register("new_trades", columns)
-        database.execute(_INSERT_TRADES, _VALUES)
-        database.unregister("new_trades")
-        count += len(page)
-    return count
+        scratch.add_bars(await source.bars(*series, interval, start, start + _DAY))
 
 
-def _add_bars(database: duckdb.DuckDBPyConnection, bars: Sequence[OhlcvBar]) -> None:
-    database.execute(_CREATE_BARS)
-    times = [int(bar.timestamp * NS_PER_SECOND) for bar in bars]
-    columns = {
-        "timestamp_ns": np.array(times, np.int64),
-        "trades": np.array([bar.trades for bar in bars], np.int64),
-    }
-    for name in ("open", "high", "low", "close", "volume"):
-        columns[name] = np.array([f"{getattr(bar, name):f}" for bar in bars], object)
-    database.register("new_bars", columns)
-    database.execute(_INSERT_BARS)
-
-
-@contextmanager
-def _scratch() -> Iterator[duckdb.DuckDBPyConnection]:
-    with tempfile.TemporaryDirectory(prefix="alphapulse-export-") as scratch:
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "memory_limit": MEMORY_LIMIT,
-            "autoinstall_known_extensions": False,
-        }
-        with duckdb.connect(f"{scratch}/scratch.duckdb", config=config) as database:
-            yield database
-
-
-def _write(database: duckdb.DuckDBPyConnection, path: Path, table: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{path.name}.*"):
-        if not Path("/proc", left.suffix[1:]).exists():
-            left.unlink(missing_ok=True)
-    # The name begins with a dot: whoever reads the folder meanwhile doesn't see it.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        database.execute(_COPY.format(table=table, path=str(unfinished).replace("'", "''")))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def _is_whole(item: Item) -> bool:
+def _is_whole(item: Item, table: str) -> bool:
     try:
         written_ns = item.path.stat().st_mtime_ns
     except OSError:
         return False
-    return written_ns >= _nanoseconds(_begin(item.day) + _DAY)
+    written_late = written_ns >= _nanoseconds(_begin(item.day) + _DAY)
+    return written_late and not (table == GAPS and has_open_gaps(item.path))
 
 
 def _day(time_ns: int) -> date:
