@@ -35,9 +35,12 @@ Levels = dict[str, str]
 
 async def eventually(condition: Callable[[], Awaitable[Any]]) -> Any:
     """Wait until a condition holds that another task or process brings about; its value."""
+    until = time.monotonic() + PATIENCE_SECONDS
     async with asyncio.timeout(PATIENCE_SECONDS):
         # What another process does can't set an event here.
-        while not (value := await condition()):  # noqa: ASYNC110
+        while not (value := await condition()):
+            # A library may swallow the cancellation of a timeout, which comes once only.
+            assert time.monotonic() < until, "what is waited for doesn't come"
             await asyncio.sleep(0.005)
         return value
 
