@@ -6,7 +6,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 PACKAGE = Path("alphapulse")
-FOLDERS = (PACKAGE / "_core", PACKAGE / "store", PACKAGE / "stream")
+FOLDERS = (PACKAGE, *(PACKAGE / name for name in ("_core", "api", "store", "stream")))
 
 extensions = [
     Extension(

@@ -1,4 +1,4 @@
-"""Trades are written as their type says, whatever they are."""
+"""Trades and bars are written as their types say, whatever they are."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alphapulse.api.bodies import TradeItem, number, seconds
-from alphapulse.api.trades import trade_writer
+from alphapulse.api.bodies import BarItem, TradeItem, number, seconds
+from alphapulse.api.trades import bar_item_json, trade_writer
 from alphapulse.fixed import INT64_MAX
-from alphapulse.history import TradeRow
+from alphapulse.history import BarRow, TradeRow
 from alphapulse.model import IdKind, Side
 
 numbers = st.integers(-INT64_MAX, INT64_MAX)
@@ -56,3 +56,33 @@ def test_the_quick_way_writes_what_the_encoder_does(
         id_kind=None if kind is IdKind.TRADE else kind.text,  # type: ignore[arg-type]
     )
     assert written == msgspec.json.encode(item)
+
+
+@given(
+    st.tuples(numbers, numbers, numbers, numbers, numbers),
+    exponents,
+    st.integers(0, 2**70),
+    exponents,
+    st.integers(1, 2**64 - 1),
+)
+def test_bars_are_written_as_the_encoder_does(
+    times_and_prices: tuple[int, int, int, int, int],
+    price_exponent: int,
+    volume: int,
+    size_exponent: int,
+    trades: int,
+) -> None:
+    begin_ns, *prices = times_and_prices
+    row = BarRow._make(
+        (begin_ns, *prices, price_exponent, volume, size_exponent, trades),
+    )
+    item = BarItem(
+        timestamp=seconds(begin_ns),
+        open=number(row.open, price_exponent),
+        high=number(row.high, price_exponent),
+        low=number(row.low, price_exponent),
+        close=number(row.close, price_exponent),
+        volume=number(volume, size_exponent),
+        trades=trades,
+    )
+    assert bytes(bar_item_json(row)) == msgspec.json.encode(item)

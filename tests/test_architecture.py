@@ -18,7 +18,7 @@ PACKAGE = ROOT / "alphapulse"
 
 COMMON = {
     *("config", "metrics", "log", "symbols", "model", "fixed", "clock", "errors"),
-    *("backoff", "process"),
+    *("backoff", "process", "textwriter"),
 }
 SHARED = {"history", "repository"}
 """What store, api and client have to agree on without importing each other."""

@@ -1,106 +1,26 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""JSON texts of what most events consist of: scaled integers, times, levels and changes.
+"""JSON texts of what most events consist of: scaled integers, times, levels and changes."""
 
-Numbers are written by the rule of `alphapulse.fixed.format_decimal`: exact digits, no trailing
-zeros, no bare point.
-"""
+from libc.stdint cimport int64_t
 
-from cpython.mem cimport PyMem_Free, PyMem_Realloc
-from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memcpy, memset
+from alphapulse.textwriter cimport NUMBER_BYTES, SECOND_PLACES, TextWriter, check_places
 
-from alphapulse.clock import NO_TIME
 from alphapulse.model import Action, BookSide
 
 cdef enum:
-    # A number: sign, digits or zeros, point.
-    MOST_PLACES = 64
-    NUMBER_BYTES = MOST_PLACES + 24
     # What stands around two numbers.
     CHANGE_BYTES = 64
-    SECOND_PLACES = 9
 
-cdef int64_t _NO_TIME = NO_TIME
 cdef dict _SIDES = {int(side): side.text.encode() for side in BookSide}
 cdef dict _ACTIONS = {int(action): action.text.encode() for action in Action}
 
 
-cdef class _Writer:
-    """A growing text, for one call at a time."""
-
-    cdef char* data
-    cdef Py_ssize_t size, room
-
-    def __dealloc__(self):
-        PyMem_Free(self.data)
-
-    cdef int reserve(self, Py_ssize_t more) except -1:
-        cdef char* larger
-        if self.size + more > self.room:
-            larger = <char*>PyMem_Realloc(self.data, 2 * (self.size + more))
-            if larger == NULL:
-                raise MemoryError
-            self.data, self.room = larger, 2 * (self.size + more)
-        return 0
-
-    cdef void put(self, const char* text, Py_ssize_t size) noexcept:
-        memcpy(self.data + self.size, text, size)
-        self.size += size
-
-    cdef void number(self, int64_t value, int places) noexcept:
-        """A scaled integer; there is room for `NUMBER_BYTES`."""
-        cdef char digits[24]
-        cdef int first = 24, count, point
-        cdef uint64_t rest = <uint64_t>value
-        if value < 0:
-            rest = 0 - rest
-            self.put("-", 1)
-        while places > 0 and rest % 10 == 0 and rest:
-            rest //= 10
-            places -= 1
-        if rest == 0:
-            places = 0
-        while rest or first == 24:
-            first -= 1
-            digits[first] = <char>(48 + rest % 10)
-            rest //= 10
-        count = 24 - first
-        if places == 0:
-            self.put(digits + first, count)
-            return
-        point = count - places
-        if point > 0:
-            self.put(digits + first, point)
-            self.put(".", 1)
-            self.put(digits + first + point, places)
-            return
-        self.put("0.", 2)
-        memset(self.data + self.size, 48, -point)
-        self.size -= point
-        self.put(digits + first, count)
-
-    cdef void time(self, int64_t time_ns, int places) noexcept:
-        if time_ns == _NO_TIME:
-            self.put("null", 4)
-        else:
-            self.number(time_ns, places)
-
-    cdef str text(self, Py_ssize_t start):
-        return self.data[start : self.size].decode("ascii")
-
-
-cdef _Writer _writer = _Writer()
-
-
-cdef int _check(int places) except -1:
-    if not 0 <= places <= MOST_PLACES:
-        raise ValueError(f"{places} decimal places; 0 to {MOST_PLACES} can be written")
-    return 0
+cdef TextWriter _writer = TextWriter()
 
 
 def decimal_text(int64_t value, int places):
     """A scaled integer."""
-    _check(places)
+    check_places(places)
     _writer.size = 0
     _writer.reserve(NUMBER_BYTES)
     _writer.number(value, places)
@@ -130,8 +50,8 @@ def delta_json(
     # All of them first: what makes them may write texts of its own.
     cdef list listed = list(changes)
     exchange_ns, received_ns, sequence = times
-    _check(price_places)
-    _check(size_places)
+    check_places(price_places)
+    check_places(size_places)
     _writer.size = 0
     _writer.reserve(len(names) + 2 * NUMBER_BYTES + 2 * CHANGE_BYTES)
     _writer.put(b'{"type":"orderbook_delta","data":{', 34)
@@ -188,8 +108,8 @@ def level_texts(levels, int price_places, int size_places):
     """Each level as [price, volume]."""
     cdef int64_t price, size
     cdef list texts = []
-    _check(price_places)
-    _check(size_places)
+    check_places(price_places)
+    check_places(size_places)
     _writer.reserve(2 * NUMBER_BYTES + CHANGE_BYTES)
     for price, size in levels:
         _writer.size = 0

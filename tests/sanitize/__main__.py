@@ -24,6 +24,7 @@ FLAGS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-
 SOURCES = ("alphapulse", "tests", "setup.py", "pyproject.toml", "README.md", "LICENSE")
 TESTS = (
     "test_core_*.py",
+    "test_api_trades.py",
     "test_store_entries.py",
     "test_store_identity.py",
     "test_stream_fanout.py",

@@ -1,0 +1,6 @@
+from msgspec import Raw
+
+from alphapulse.history import BarRow, TradeRow
+
+def trade_json(row: TradeRow, names: bytes) -> Raw: ...
+def bar_json(row: BarRow) -> Raw: ...
