@@ -23,7 +23,9 @@
 #define AP_URING_SINGLE_ISSUER (1U << 12)
 #define AP_URING_DEFER_TASKRUN (1U << 13)
 
-enum { AP_URING_ENTRIES = 8, AP_URING_TIMEOUT = 0, AP_URING_CANCEL = 1 };
+enum { AP_URING_ENTRIES = 8 };
+/* What completions bear, besides the number of a wait. */
+enum { AP_URING_NONE, AP_URING_TIMER, AP_URING_OTHER };
 
 typedef struct {
     int fd;
@@ -34,9 +36,10 @@ typedef struct {
     uint32_t *sq_tail, *sq_array, *cq_head, *cq_tail;
     uint32_t sq_mask, cq_mask;
     struct io_uring_cqe *cqes;
-    struct __kernel_timespec timeout;
+    struct __kernel_timespec until;
+    int64_t timer_ns; /* when the timer goes off, by the monotonic clock; 0 when there is none */
     uint32_t queued;
-    uint64_t waiting; /* user_data of the wait under way; AP_URING_TIMEOUT when there is none */
+    uint64_t waiting; /* number of the wait under way; AP_URING_NONE when there is none */
     uint64_t waits;
 } ap_uring;
 
@@ -114,16 +117,18 @@ static inline int ap_uring_enter(ap_uring *uring) {
     return uring->queued ? EAGAIN : 0;
 }
 
-/* Takes completions; a negative error's number if the last wait wasn't one, else 0. */
+/* Takes completions; 0, or the negative number of what is wrong with the wait. */
 static inline int ap_uring_reap(ap_uring *uring) {
     uint32_t head = *uring->cq_head;
     int result = 0;
     for (; head != __atomic_load_n(uring->cq_tail, __ATOMIC_ACQUIRE); head++) {
         const struct io_uring_cqe *cqe = &uring->cqes[head & uring->cq_mask];
-        if (cqe->user_data != uring->waiting || cqe->user_data <= AP_URING_CANCEL)
+        if (cqe->user_data == AP_URING_TIMER)
+            uring->timer_ns = 0;
+        if (cqe->user_data == AP_URING_TIMER || cqe->user_data != uring->waiting)
             continue;
-        uring->waiting = AP_URING_TIMEOUT;
-        /* The word had changed already; its time was up. */
+        uring->waiting = AP_URING_NONE;
+        /* EAGAIN: the word had changed already. */
         if (cqe->res < 0 && cqe->res != -EAGAIN && cqe->res != -ECANCELED && cqe->res != -EINTR)
             result = cqe->res;
     }
@@ -131,37 +136,50 @@ static inline int ap_uring_reap(ap_uring *uring) {
     return result;
 }
 
-/* Waits for a word that had this value, at most so long; 0, or the error's number. */
-static inline int ap_uring_wait(ap_uring *uring, const void *word, uint32_t value,
-                                int64_t timeout_ns) {
-    uring->waiting = AP_URING_CANCEL + ++uring->waits;
+/* Queues a wait for a word that had this value. */
+static inline void ap_uring_wait(ap_uring *uring, const void *word, uint32_t value) {
+    uring->waiting = AP_URING_OTHER + ++uring->waits;
     struct io_uring_sqe *wait = ap_uring_next(uring, AP_URING_FUTEX_WAIT, uring->waiting);
     wait->fd = AP_URING_FUTEX_U32;
-    wait->flags = IOSQE_IO_LINK;
     wait->addr = (uint64_t)(uintptr_t)word;
     wait->addr2 = value;
     *(uint64_t *)((char *)wait + 48) = FUTEX_BITSET_MATCH_ANY; /* addr3 */
-    uring->timeout.tv_sec = timeout_ns / 1000000000;
-    uring->timeout.tv_nsec = timeout_ns % 1000000000;
-    struct io_uring_sqe *limit = ap_uring_next(uring, IORING_OP_LINK_TIMEOUT, AP_URING_TIMEOUT);
-    limit->addr = (uint64_t)(uintptr_t)&uring->timeout;
-    limit->len = 1;
-    return ap_uring_enter(uring);
 }
 
-/* Ends the wait under way, if there is one. */
-static inline int ap_uring_cancel(ap_uring *uring) {
-    struct io_uring_sqe *cancel =
-        ap_uring_next(uring, IORING_OP_ASYNC_CANCEL, AP_URING_CANCEL);
+/* Queues that there is a completion by then at the latest. The timer outlives waits: to set one for
+ * each of them, and to cancel it, would be a completion more for each. */
+static inline void ap_uring_limit(ap_uring *uring, int64_t until_ns) {
+    if (uring->timer_ns && uring->timer_ns <= until_ns)
+        return;
+    struct io_uring_sqe *limit;
+    uring->until.tv_sec = until_ns / 1000000000;
+    uring->until.tv_nsec = until_ns % 1000000000;
+    if (uring->timer_ns) {
+        limit = ap_uring_next(uring, IORING_OP_TIMEOUT_REMOVE, AP_URING_OTHER);
+        limit->addr = AP_URING_TIMER;
+        limit->addr2 = (uint64_t)(uintptr_t)&uring->until;
+        limit->timeout_flags = IORING_TIMEOUT_UPDATE | IORING_TIMEOUT_ABS;
+    } else {
+        limit = ap_uring_next(uring, IORING_OP_TIMEOUT, AP_URING_TIMER);
+        limit->addr = (uint64_t)(uintptr_t)&uring->until;
+        limit->len = 1;
+        limit->timeout_flags = IORING_TIMEOUT_ABS;
+    }
+    uring->timer_ns = until_ns;
+}
+
+/* Queues the end of the wait under way. */
+static inline void ap_uring_cancel(ap_uring *uring) {
+    struct io_uring_sqe *cancel = ap_uring_next(uring, IORING_OP_ASYNC_CANCEL, AP_URING_OTHER);
     cancel->addr = uring->waiting;
-    uring->waiting = AP_URING_TIMEOUT;
-    return ap_uring_enter(uring);
+    uring->waiting = AP_URING_NONE;
 }
 
 /* 0 if futexes can be waited for, or the error's number that says why not. */
 static inline int ap_uring_probe(ap_uring *uring) {
     static uint32_t word = 1;
-    const int error = ap_uring_wait(uring, &word, word + 1, 1);
+    ap_uring_wait(uring, &word, word + 1);
+    const int error = ap_uring_enter(uring);
     return error ? error : -ap_uring_reap(uring);
 }
 

@@ -11,13 +11,15 @@ cdef extern from "uring.h" nogil:
     ctypedef struct ap_uring:
         int fd
         uint64_t waiting
+        uint32_t queued
 
     int ap_uring_open(ap_uring *uring, int event)
     int ap_uring_probe(ap_uring *uring)
     int ap_uring_enter(ap_uring *uring)
     int ap_uring_reap(ap_uring *uring)
-    int ap_uring_wait(ap_uring *uring, const void *word, uint32_t value, int64_t timeout_ns)
-    int ap_uring_cancel(ap_uring *uring)
+    void ap_uring_wait(ap_uring *uring, const void *word, uint32_t value)
+    void ap_uring_limit(ap_uring *uring, int64_t until_ns)
+    void ap_uring_cancel(ap_uring *uring)
     void ap_uring_close(ap_uring *uring)
 
 

@@ -9,7 +9,15 @@ import os
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from alphapulse._core.consumer cimport Consumer
-from alphapulse._core.ring cimport ap_get_up, ap_header, ap_lie_down, ap_readers, ap_wake_word
+from alphapulse._core.ring cimport (
+    CLOCK_MONOTONIC,
+    ap_get_up,
+    ap_header,
+    ap_lie_down,
+    ap_now,
+    ap_readers,
+    ap_wake_word,
+)
 
 cdef extern from "<sys/eventfd.h>" nogil:
     ctypedef uint64_t eventfd_t
@@ -53,7 +61,7 @@ cdef class UringVigil:
         if self.uring.waiting:
             self.settle()
         if self.uring.waiting and self.consumer is not consumer:
-            fail(ap_uring_cancel(&self.uring))
+            ap_uring_cancel(&self.uring)
         self.get_up()
         self.consumer = consumer
         self.page = consumer.readers
@@ -62,8 +70,12 @@ cdef class UringVigil:
                                               &word):
             self.get_up()
             eventfd_write(self.event, 1)
-        elif not self.uring.waiting:
-            fail(ap_uring_wait(&self.uring, ap_wake_word(header), word, timeout_ns))
+        else:
+            if not self.uring.waiting:
+                ap_uring_wait(&self.uring, ap_wake_word(header), word)
+            ap_uring_limit(&self.uring, ap_now(CLOCK_MONOTONIC) + timeout_ns)
+        if self.uring.queued:
+            fail(ap_uring_enter(&self.uring))
 
     def hear(self):
         """Take what was told; the eventfd, which doesn't block, is silent then until more is."""
