@@ -10,10 +10,13 @@ import pytest
 from msgspec.structs import replace
 
 from alphapulse.config import StoreSettings
-from alphapulse.history import FillStatus, GapRow
-from alphapulse.model import Channel, Reason
+from alphapulse.history import FillStatus, GapRow, TradeRow
+from alphapulse.model import Channel, Reason, Side
 from alphapulse.simulators import VenueSimulator
 from alphapulse.simulators.binance_us import BinanceUsSimulator
+from alphapulse.simulators.book import Fill
+from alphapulse.simulators.coinbase import CoinbaseSimulator
+from alphapulse.simulators.coinbase_advanced import CoinbaseAdvancedSimulator
 from alphapulse.simulators.kraken import KrakenSimulator
 from alphapulse.store import WriteBatch, backfill
 from tests import collecting
@@ -120,3 +123,61 @@ async def test_gaps_wait_for_a_ring(site: Site, ring_prefix: str) -> None:
         with Venue(ring_prefix, "kraken"):
             await site.until_settled(2)
     assert len(await site.gaps(FillStatus.FILLED)) == 1
+
+
+def heard(simulator: VenueSimulator, fill: Fill, received_ns: int) -> TradeRow:
+    """A trade of BTC-USD as it came over the feed."""
+    spec = simulator.books[simulator.venue_symbol("BTC-USD")].spec
+    return TradeRow(
+        exchange=simulator.exchange,
+        symbol="BTC-USD",
+        trade_id=str(fill.trade_id),
+        timestamp_ns=fill.t_ns,
+        received_ns=received_ns,
+        price=fill.price,
+        price_exponent=spec.price_exponent,
+        size=fill.size,
+        size_exponent=spec.size_exponent,
+        side=Side.BUY if fill.buy else Side.SELL,
+    )
+
+
+@pytest.mark.parametrize(
+    ("simulator", "options"),
+    [
+        (KrakenSimulator, {}),
+        (CoinbaseSimulator, {}),
+        (CoinbaseAdvancedSimulator, {"feed": "advanced"}),
+        (BinanceUsSimulator, {}),
+        (BinanceUsSimulator, {"api_key": "k"}),
+    ],
+)
+async def test_a_loss_behind_the_first_message_of_all_is_filled(
+    simulator: type[VenueSimulator],
+    options: dict[str, Any],
+    ring_prefix: str,
+    store_settings: StoreSettings,
+) -> None:
+    """That took so long that trades behind it were made before the gap begins."""
+    async with running(simulator(market()), ring_prefix, store_settings, **options) as site:
+        await site.until_made(100)
+        site.simulator.pause()
+        fills = list(site.simulator.books[site.simulator.venue_symbol("BTC-USD")].fills)
+        since_ns = fills[30].t_ns
+        rows = [heard(site.simulator, fill, since_ns) for fill in fills[20:25]]
+        rows.append(heard(site.simulator, fills[60], fills[60].t_ns))
+        gap = missed(
+            site.simulator,
+            first=None,
+            last=None,
+            count=None,
+            since_ns=since_ns,
+            received_ns=fills[60].t_ns,
+        )
+        await site.store.append(WriteBatch(exchange=site.exchange, trades=rows, gaps=[gap]))
+        async with site.collector(), site.backfill():
+            (gap,) = await site.until_settled(1)
+        assert gap.status is FillStatus.FILLED
+        rows = await site.stored("BTC-USD")
+        assert site.lacking("BTC-USD", rows) == set()
+        assert gap.filled == sum(row.filled for row in rows)

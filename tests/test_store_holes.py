@@ -169,6 +169,29 @@ async def test_trades_of_one_frame_may_be_on_both_sides() -> None:
     assert hole.missing.groups(0) == [(3, 4)]
 
 
+@pytest.mark.parametrize("closed", [True, False])
+async def test_trades_heard_just_when_a_gap_begins_may_be_before_it(closed: bool) -> None:
+    """All that is stored before it came at once, and took longer than what came behind it."""
+    first = [heard(number, 10, ahead=-8) for number in (5, 6, 7)]
+    behind = [heard(12, 14, ahead=-0.01)] if closed else []
+    hole = await hole_of(lapped(10, 13), *first, *behind)
+    assert hole.missing.groups(0) == [(0, 4), (8, 11 if closed else INT64_MAX)]
+    assert hole.closed is closed
+    assert hole.since_of(0) == first[0].timestamp_ns - holes.LATE_NS, "some may lie before these"
+    assert hole.since_of(8) <= first[0].timestamp_ns
+
+
+async def test_trades_heard_just_when_a_gap_begins_tell_the_venues_time() -> None:
+    hole = await hole_of(lapped(10, 13), heard(5, 10, ahead=60))
+    assert hole.since_ns == second(10 + 60) - holes.LATE_NS
+    assert hole.until_ns == second(13 + 60) + holes.LATE_NS
+
+
+async def test_a_trade_heard_just_when_a_gap_begins_doesnt_end_it() -> None:
+    hole = await hole_of(lapped(2, 3), heard(1, 1), heard(4, 2), heard(7, 2), heard(9, 3))
+    assert hole.missing.groups(0) == [(2, 3), (5, 6), (8, 8)]
+
+
 async def test_an_open_hole_ends_after_the_loss_was_seen() -> None:
     hole = await hole_of(lapped(10.5, 15), heard(9, 9, ahead=60), heard(10, 10, ahead=60))
     assert not hole.closed
@@ -180,7 +203,7 @@ async def test_a_hole_before_the_first_trade_begins_with_the_gap() -> None:
     hole = await hole_of(lapped(10, 15), heard(16, 16, ahead=-7), heard(17, 17, ahead=-7))
     assert hole.after_id is None
     assert hole.missing.groups(0) == [(0, 15)]
-    assert hole.since_ns == second(10 - 7)
+    assert hole.since_ns == second(10 - 7) - holes.LATE_NS
 
 
 async def test_a_ring_lost_from_its_beginning_on_is_as_old_as_its_epoch() -> None:
@@ -197,7 +220,8 @@ async def test_a_ring_lost_from_its_beginning_on_is_as_old_as_its_epoch() -> Non
         epoch=second(0) // 1_000_000,
     )
     hole = await hole_of(gap, heard(7, 4), heard(8, 5))
-    assert (hole.missing.groups(0), hole.since_ns) == ([(0, 6)], second(0))
+    assert hole.missing.groups(0) == [(0, 6)]
+    assert hole.since_ns == second(0) - holes.LATE_NS
 
 
 @pytest.mark.parametrize("ahead", [0, 60, -60])

@@ -2,7 +2,9 @@
 
 Where a gap says which ids are missing, it is those that the store doesn't have. Else it is what
 lies between the last trade that was heard before the gap and the first one behind it, told by our
-times of their arrival: the venue's clock needn't agree with ours.
+times of their arrival: the venue's clock needn't agree with ours. What arrived just when a gap
+begins may be on either side of it, as a frame's trades have the same time: ids tell what is missing
+around it, and where it is all that there is, trades before it are asked for, too.
 """
 
 from __future__ import annotations
@@ -102,9 +104,9 @@ class Hole:
         self.missing = Missing(self._first, self._last) if self._known else Missing(0, INT64_MAX)
         self.after_id = self._first - 1 if self._known else None
         self.closed = False
-        self.since_ns = gap.received_ns if self.begin_ns is None else self.begin_ns
-        if self._known:
-            self.since_ns -= LATE_NS
+        since_ns = gap.received_ns if self.begin_ns is None else self.begin_ns
+        self.since_ns = self._since_ns = since_ns - LATE_NS
+        self._ahead_ns = INT64_MAX
         self.until_ns = self._end_ns = gap.received_ns + LATE_NS
         self.filled = 0
         self.aggregated = False
@@ -140,6 +142,7 @@ class Hole:
             return False
         elif self.missing.remove(number, number):
             self.filled += row.filled
+            self._learn_clock(row)
         if self._latest is not None and number != self._latest[0] + 1:
             self._times.append(self._latest)
         self._latest = number, row.timestamp_ns
@@ -170,13 +173,21 @@ class Hole:
 
     def _end_before(self, number: int, row: TradeRow) -> None:
         self.closed = True
-        self.until_ns = row.timestamp_ns
         if self._latest is not None:
             self._times.append(self._latest)
         if not self._known:
             self.missing.cut(0, number - 1)
-            if self.after_id is None:
-                self.since_ns += row.timestamp_ns - row.received_ns
+            self._learn_clock(row)
+        self.until_ns = row.timestamp_ns
+
+    def _learn_clock(self, row: TradeRow) -> None:
+        """With no trade before the hole, those around it tell the venue's time of the gap."""
+        if self.after_id is None and _was_heard(row):
+            ahead_ns = row.timestamp_ns - row.received_ns
+            # What is missing may have taken as long as the slowest of them.
+            self._ahead_ns = min(ahead_ns, self._ahead_ns)
+            self.since_ns = self._since_ns + self._ahead_ns
+            self.until_ns = max(self._end_ns + ahead_ns, self.until_ns)
 
 
 def _was_heard(row: TradeRow) -> bool:
