@@ -13,7 +13,9 @@ import msgspec
 
 from alphapulse.collectors.daemon import run_venue
 from alphapulse.config import Settings
-from alphapulse.store import WriteBatch, backfill, open_store, pen
+from alphapulse.log import setup
+from alphapulse.store import backfill, open_store, pen
+from tests.store_process import tell_batches
 
 ROWS = 20
 
@@ -30,17 +32,11 @@ async def fill(settings: Settings) -> None:
     backfill.SCAN_SECONDS = 0.05
     backfill.REST_SHARE = 1.0
     store = await open_store(settings)
-    append = store.append
-
-    async def told(batch: WriteBatch) -> int:
-        new = await append(batch)
-        print(new, flush=True)
-        return new
-
-    store.append = told  # type: ignore[method-assign]
+    tell_batches(store)
     await backfill.run_backfill(settings, store, asyncio.Event())
 
 
 if __name__ == "__main__":
     given = msgspec.json.decode(sys.stdin.buffer.read(), type=Settings)
+    setup(given.log, sys.argv[1])
     asyncio.run({"collector": collect, "backfill": fill}[sys.argv[1]](given))
