@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from alphapulse.store import RedisStore
 from alphapulse.store.service import WriterLock, is_being_written
 from tests.programs import ended, script
+from tests.support import ROOT
 from tests.trading import (
     NOW_NS,
     RedisServer,
@@ -116,3 +119,58 @@ def test_a_lock_is_one_processs_and_ends_with_it(ring_prefix: str) -> None:
     assert second.take()
     second.close()
     assert not first.path.exists()
+
+
+LOOK = """
+import os, sys
+from alphapulse.store.service import is_being_written
+
+prefix, group = sys.argv[1:]
+os.setgroups([int(group)] if group else [])
+os.setresgid(65534, 65534, 65534)
+os.setresuid(65534, 65534, 65534)
+try:
+    print(is_being_written(prefix))
+except PermissionError:
+    print("refused")
+"""
+"""As a user without rights, who may be in a group."""
+
+
+def seen_by_another_user(prefix: str, group: str = "") -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", LOOK, prefix, group],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_the_rings_group_sees_another_users_lock(ring_prefix: str) -> None:
+    lock = WriterLock(ring_prefix, "64321")
+    assert seen_by_another_user(ring_prefix, "64321") == "False"
+    assert lock.take()
+    assert seen_by_another_user(ring_prefix, "64321") == "True"
+    assert seen_by_another_user(ring_prefix) == "refused"
+    lock.close()
+
+
+def test_a_lock_is_there_without_the_group(ring_prefix: str) -> None:
+    lock = WriterLock(ring_prefix, "no-such-group")
+    assert lock.take()
+    assert lock.path.stat().st_mode & 0o777 == 0o600
+    assert is_being_written(ring_prefix)
+    lock.close()
+
+
+def test_a_lock_that_is_there_to_be_read_is_seen(ring_prefix: str) -> None:
+    """What the group may do, tried without another user."""
+    lock = WriterLock(ring_prefix, str(os.getgid()))
+    assert lock.take()
+    assert lock.path.stat().st_mode & 0o777 == 0o640
+    lock.path.chmod(0o440)
+    assert is_being_written(ring_prefix)
+    lock.close()

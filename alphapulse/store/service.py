@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import grp
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -55,7 +56,7 @@ async def run_store(
     sampler = asyncio.create_task(
         metrics.ProcessSampler(SERVICE).run(settings.metrics.sample_seconds), name="sampler"
     )
-    lock = WriterLock(settings.ring.prefix)
+    lock = WriterLock(settings.ring.prefix, settings.ring.group)
     try:
         if await _turn(lock, stop):
             store = await RedisStore.open(settings.store, settings.ring.prefix)
@@ -112,11 +113,12 @@ class WriterLock:
 
     Parameters
     ----------
-    prefix : ``ring.prefix`` of the settings
+    prefix, group : ``ring.prefix`` and ``ring.group`` of the settings
     """
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, group: str = "") -> None:
         self.path = _path(prefix)
+        self._group = group
         self._held: liveness.Held | None = None
 
     def take(self) -> bool:
@@ -134,6 +136,7 @@ class WriterLock:
         # Between opening and locking, the one before may have removed its file.
         if liveness.lock(held.fd) and self._is_at(held.fd):
             self._held = held
+            self._share(held.fd)
             return True
         held.close()
         return False
@@ -145,6 +148,21 @@ class WriterLock:
             self.path.unlink(missing_ok=True)
             held.close()
 
+    def _share(self, fd: int) -> None:
+        """Let those who may read the rings see the lock, such as an API of another user."""
+        if not self._group:
+            return
+        try:
+            named = not self._group.isdecimal()
+            os.fchown(fd, -1, grp.getgrnam(self._group).gr_gid if named else int(self._group))
+            os.fchmod(fd, 0o640)
+        except (KeyError, OSError) as error:
+            log.warning(
+                "only this user can tell whether the history is written",
+                group=self._group,
+                problem=str(error),
+            )
+
     def _is_at(self, fd: int) -> bool:
         try:
             return os.path.samestat(os.fstat(fd), self.path.stat())
@@ -153,9 +171,15 @@ class WriterLock:
 
 
 def is_being_written(prefix: str) -> bool:
-    """Whether some process of this machine writes the history to Redis."""
+    """Whether some process of this machine writes the history to Redis.
+
+    Raises
+    ------
+    PermissionError
+        the writer is another user's, and this one isn't in the rings' group
+    """
     try:
-        held = liveness.Held(os.open(_path(prefix), os.O_RDWR | os.O_CLOEXEC))
+        held = liveness.Held(os.open(_path(prefix), os.O_RDONLY | os.O_CLOEXEC))
     except FileNotFoundError:
         return False
     try:
