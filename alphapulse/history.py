@@ -124,7 +124,7 @@ class GapRow(msgspec.Struct, frozen=True, kw_only=True):
     last: int | None
     count: int | None
     since_ns: int
-    """Our time from which on something may be missing."""
+    """Our time from which on something may be missing: what was heard earlier came before it."""
     received_ns: int
     """Our time when the loss was seen."""
     epoch: int | None = None

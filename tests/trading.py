@@ -128,9 +128,9 @@ class Venue:
         """A trade of 5.0000 at 100.00; ids that are texts are of that kind."""
         kind = IdKind.TEXT if isinstance(trade_id, str) else IdKind.TRADE
         values = {"price": 10000, "size": 50000, "side": Side.BUY, "id_kind": kind, **fields}
-        times = {"exchange_ns": values.pop("exchange_ns", NOW_NS), "received_ns": wall_ns()}
+        values = {"exchange_ns": NOW_NS, "received_ns": wall_ns(), **values}
         number = self.trackers[symbol].instrument.id
-        self._write(self._encoder.trade(number, trade_id=trade_id, **values, **times))
+        self._write(self._encoder.trade(number, trade_id=trade_id, **values))
 
     def gap(self, symbol: str, first: int, last: int) -> None:
         """A loss of trades."""

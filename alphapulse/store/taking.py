@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from alphapulse import metrics
 from alphapulse.clock import NO_TIME, monotonic_ns, wall_ns
 from alphapulse.config import StoreSettings
@@ -67,11 +69,13 @@ class Taking:
         self._books = KeptBooks(venue, settings.book_interval_seconds, settings.book_levels)
         self._wanted = _types(RecordType.GAP, RecordType.STATE, *self._books.types)
         self._seen_ns = heard_ns
+        self._lost: int | None = None
         self._overruns = metrics.RING_OVERRUNS.bind(service="store", exchange=venue)
 
     def collect(self, reader: RingReader, now_ns: int) -> Collected:
         """Take what the ring has, up to a batch; `now_ns` is of the monotonic clock."""
         collected = Collected()
+        self._lost = None
         room = self._most
         while room > 0:
             wanted = min(room, READ_RECORDS)
@@ -95,6 +99,7 @@ class Taking:
         if batch.overrun is not None:
             self._lose(batch.overrun, collected)
             return
+        taken = len(collected.trades)
         rows = trade_rows(batch)
         if len(rows) == len(batch) or len(rows) == batch.count_type(RecordType.TRADE, 0):
             collected.trades += rows
@@ -103,6 +108,9 @@ class Taking:
         if len(rows) < len(batch):
             self._take_records(batch, self._wanted, collected)
         received_ns = batch.received_ns
+        if self._lost is not None:
+            self._tell_apart(collected, self._lost, taken, received_ns)
+            self._lost = None
         if received_ns != NO_TIME:
             self._seen_ns = received_ns
 
@@ -114,8 +122,30 @@ class Taking:
             count=overrun.count,
             reason=overrun.reason.text,
         )
+        self._lost = len(collected.gaps)
         collected.gaps.append(overrun_row(overrun, self._seen_ns, wall_ns()))
         self._books.lose()
+
+    def _tell_apart(self, collected: Collected, lost: int, taken: int, received_ns: int) -> None:
+        """Date a loss behind all that was heard before it, if nothing behind it is as old.
+
+        A frame's records have one time: of those with that of the last before the loss, some may
+        be behind it.
+
+        Parameters
+        ----------
+        lost : which of the gaps it is
+        taken : trades that were taken before those behind it
+        received_ns : our time of the last record behind it so far
+        """
+        seen_ns = self._seen_ns
+        behind = collected.trades[taken:]
+        if (
+            seen_ns != NO_TIME
+            and min([received_ns, *(row.received_ns for row in behind)]) > seen_ns
+        ):
+            gap = collected.gaps[lost]
+            collected.gaps[lost] = msgspec.structs.replace(gap, since_ns=seen_ns + 1)
 
     def _take_records(self, batch: Batch, wanted: int, collected: Collected) -> None:
         for record in batch.of_types(wanted):
