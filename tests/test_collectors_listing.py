@@ -131,6 +131,16 @@ async def test_consecutive_ids_are_all_there_if_none_is_missing(
     assert bounds == [asked, asked]
 
 
+@pytest.mark.parametrize(("numbers", "whole"), [((17, 18, 19), True), ((16, 17, 18), False)])
+async def test_a_span_in_which_no_trade_was_made_begins_behind_older_ones(
+    numbers: tuple[int, ...], whole: bool
+) -> None:
+    span = SPAN._replace(after_id=None, since_ns=25 * SECOND)
+    listing, found = await listed(Coinbase(CoinbaseSettings()), span, coinbase(*numbers))
+    assert found == []
+    assert listing.is_whole(lambda first, last: first <= min(last, 19)) is whole
+
+
 async def test_a_listing_is_bounded() -> None:
     pages = [kraken(*range(number, number + 1000)) for number in (0, 1000, 2000)]
     span = SPAN._replace(before_id=5000, until_ns=5000 * SECOND)

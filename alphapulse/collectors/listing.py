@@ -125,6 +125,9 @@ class Listing:
         if not self._contiguous:
             return begun and (before is None or self._listed.last >= before - 1)
         within = self._within
+        if within is None and after is None and before is not None:
+            # All that is listed was made before the span: it begins behind that.
+            return not missing(self._listed.last + 1, before - 1)
         first = after + 1 if after is not None else within.first if within else 0
         last = before - 1 if before is not None else within.last if within else first - 1
         return not missing(first, last)
