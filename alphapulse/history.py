@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 from enum import StrEnum
+from operator import lt
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -356,4 +357,7 @@ def narrowed(
 
 def in_order(rows: Sequence[TradeRow]) -> list[TradeRow]:
     """Rows in the order in which stores give them."""
+    times = [row.timestamp_ns for row in rows]
+    if all(map(lt, times, times[1:])):
+        return list(rows)
     return sorted(rows, key=lambda row: row.order_key)

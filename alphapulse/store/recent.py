@@ -61,7 +61,10 @@ class RecentTrades:
                 by_series.setdefault(key, []).append(row)
         for key, rows in by_series.items():
             before = self._series[key]
-            merged = in_order([*before.rows, *rows])
+            added = in_order(rows)
+            merged = [*before.rows, *added]
+            if before.rows and before.rows[-1].order_key >= added[0].order_key:
+                merged = in_order(merged)
             self._series[key] = _Newest(merged[-KEPT:], before.whole and len(merged) <= KEPT)
 
     def clear(self) -> None:
