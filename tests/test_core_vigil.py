@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import select
+import subprocess
+import sys
 from collections.abc import Iterator
 from threading import Thread
 
@@ -82,6 +84,27 @@ def test_it_tells_when_there_is_news_or_time_is_up(post: Post) -> None:
     assert post.told()
     assert not post.told(0)
     assert not consumer.drained
+
+
+def always_in_time(kind: str) -> None:
+    post, consumer = Post(kind), Consumer(Segment(new_ring()))
+    try:
+        post.arm(consumer, HOUR_NS)
+        for _ in range(10):
+            post.arm(consumer, 1000)
+            assert post.told()
+    finally:
+        post.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_time_is_up_whatever_the_clock_of_a_container(kind: str) -> None:
+    always_in_time(kind)
+    apart = ["unshare", "--user", "--map-root-user", "--time", "--monotonic", "100000", "--fork"]
+    if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no time namespace can be made here")
+    script = f"from {__name__} import always_in_time; always_in_time({kind!r})"
+    subprocess.run([*apart, sys.executable, "-c", script], check=True)
 
 
 def test_arming_it_again_ends_the_wait_before(post: Post) -> None:

@@ -36,7 +36,7 @@ typedef struct {
     uint32_t *sq_tail, *sq_array, *cq_head, *cq_tail;
     uint32_t sq_mask, cq_mask;
     struct io_uring_cqe *cqes;
-    struct __kernel_timespec until;
+    struct __kernel_timespec timeout;
     int64_t timer_ns; /* when the timer goes off, by the monotonic clock; 0 when there is none */
     uint32_t queued;
     uint64_t waiting; /* number of the wait under way; AP_URING_NONE when there is none */
@@ -146,24 +146,29 @@ static inline void ap_uring_wait(ap_uring *uring, const void *word, uint32_t val
     *(uint64_t *)((char *)wait + 48) = FUTEX_BITSET_MATCH_ANY; /* addr3 */
 }
 
-/* Queues that there is a completion by then at the latest. The timer outlives waits: to set one for
- * each of them, and to cancel it, would be a completion more for each. */
-static inline void ap_uring_limit(ap_uring *uring, int64_t until_ns) {
+/* Queues that there is a completion so much later at the latest. The timer outlives waits: to set
+ * one for each of them, and to cancel it, would be a completion more for each. The kernel takes an
+ * absolute time for one of the host's clock, whatever time namespace this is in. */
+static inline void ap_uring_limit(ap_uring *uring, int64_t now_ns, int64_t timeout_ns) {
+    int64_t until_ns;
+    if (timeout_ns < 0)
+        timeout_ns = 0;
+    if (__builtin_add_overflow(now_ns, timeout_ns, &until_ns))
+        until_ns = INT64_MAX;
     if (uring->timer_ns && uring->timer_ns <= until_ns)
         return;
     struct io_uring_sqe *limit;
-    uring->until.tv_sec = until_ns / 1000000000;
-    uring->until.tv_nsec = until_ns % 1000000000;
+    uring->timeout.tv_sec = timeout_ns / 1000000000;
+    uring->timeout.tv_nsec = timeout_ns % 1000000000;
     if (uring->timer_ns) {
         limit = ap_uring_next(uring, IORING_OP_TIMEOUT_REMOVE, AP_URING_OTHER);
         limit->addr = AP_URING_TIMER;
-        limit->addr2 = (uint64_t)(uintptr_t)&uring->until;
-        limit->timeout_flags = IORING_TIMEOUT_UPDATE | IORING_TIMEOUT_ABS;
+        limit->addr2 = (uint64_t)(uintptr_t)&uring->timeout;
+        limit->timeout_flags = IORING_TIMEOUT_UPDATE;
     } else {
         limit = ap_uring_next(uring, IORING_OP_TIMEOUT, AP_URING_TIMER);
-        limit->addr = (uint64_t)(uintptr_t)&uring->until;
+        limit->addr = (uint64_t)(uintptr_t)&uring->timeout;
         limit->len = 1;
-        limit->timeout_flags = IORING_TIMEOUT_ABS;
     }
     uring->timer_ns = until_ns;
 }

@@ -18,7 +18,7 @@ cdef extern from "uring.h" nogil:
     int ap_uring_enter(ap_uring *uring)
     int ap_uring_reap(ap_uring *uring)
     void ap_uring_wait(ap_uring *uring, const void *word, uint32_t value)
-    void ap_uring_limit(ap_uring *uring, int64_t until_ns)
+    void ap_uring_limit(ap_uring *uring, int64_t now_ns, int64_t timeout_ns)
     void ap_uring_cancel(ap_uring *uring)
     void ap_uring_close(ap_uring *uring)
 

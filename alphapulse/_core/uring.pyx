@@ -73,7 +73,7 @@ cdef class UringVigil:
         else:
             if not self.uring.waiting:
                 ap_uring_wait(&self.uring, ap_wake_word(header), word)
-            ap_uring_limit(&self.uring, ap_now(CLOCK_MONOTONIC) + timeout_ns)
+            ap_uring_limit(&self.uring, ap_now(CLOCK_MONOTONIC), timeout_ns)
         if self.uring.queued:
             fail(ap_uring_enter(&self.uring))
 
