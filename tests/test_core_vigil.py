@@ -173,6 +173,18 @@ def test_it_can_be_ended_while_it_waits_and_before(post: Post) -> None:
         Post(kind).close()
 
 
+@pytest.mark.skipif("kernel" not in KINDS, reason="the kernel has no such wait")
+def test_a_closed_one_says_so() -> None:
+    event = os.eventfd(0, os.EFD_NONBLOCK)
+    vigil = UringVigil(event)
+    vigil.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        vigil.arm(Consumer(Segment(new_ring())), HOUR_NS, OPEN)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        vigil.hear()
+    os.close(event)
+
+
 def test_it_says_why_there_is_none() -> None:
     with pytest.raises(OSError, match="io_uring can't wait for a futex: "):
         UringVigil(-1)

@@ -6,6 +6,7 @@ Source: io_uring_setup(2), io_uring_enter(2); its waits for futexes came with Li
 
 import os
 
+from libc.errno cimport EBADF
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from alphapulse._core.consumer cimport Consumer
@@ -58,6 +59,8 @@ cdef class UringVigil:
         cdef const ap_header *header = consumer.segment.ring.header
         cdef ap_readers *readers = NULL if consumer.readers is None else consumer.readers.readers
         cdef uint32_t word
+        if self.uring.fd < 0:
+            fail(EBADF)  # another thread closed it
         if self.uring.waiting:
             self.settle()
         if self.uring.waiting and self.consumer is not consumer:
