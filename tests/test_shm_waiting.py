@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from alphapulse._core.uring import UringVigil
 from alphapulse.errors import RingError
 from alphapulse.model import (
     Event,
     InstrumentDefined,
     Overrun,
 )
-from alphapulse.shm import ReaderInfo, RingWriter, list_rings
+from alphapulse.shm import ReaderInfo, RingWriter, list_rings, watcher
 from tests.ring_process import Attach, attaching, begin_book, eventually, put
 from tests.ring_records import instrument_record
 from tests.ring_waits import KINDS, forbid_io_uring
@@ -117,6 +120,52 @@ async def test_ready_can_be_cancelled_and_asked_again(
     put(writer, 1)
     await asyncio.wait_for(reader.ready(), 30)
     assert len(reader.read()) == 1
+
+
+def test_ready_goes_on_when_another_thread_runs_the_loop(
+    writer: RingWriter, attach: Attach, kind: str
+) -> None:
+    reader, loop = attach("oldest"), asyncio.new_event_loop()
+    problems: list[object] = []
+    loop.set_exception_handler(lambda _, problem: problems.append(problem))
+
+    async def begin() -> asyncio.Task[None]:
+        waiting = asyncio.create_task(reader.ready())
+        await asyncio.sleep(0)
+        return waiting
+
+    with ThreadPoolExecutor(1) as other:
+        waiting = other.submit(loop.run_until_complete, begin()).result()
+    put(writer, 1)
+    loop.run_until_complete(asyncio.wait_for(waiting, 30))
+    assert len(reader.read()) == 1
+    assert not problems
+    reader.close()
+    loop.close()
+
+
+@pytest.mark.skipif("kernel" not in KINDS, reason="the kernel has no such wait")
+async def test_a_thread_takes_over_from_a_kernel_that_fails(
+    writer: RingWriter, attach: Attach, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(UringVigil):
+        def hear(self) -> None:
+            raise OSError(errno.ENOMEM, "io_uring: no memory")
+
+    monkeypatch.setattr(watcher, "UringVigil", Failing)
+    reader = attach("oldest")
+    before = threading.active_count()
+    for _ in range(2):
+        waiting = asyncio.create_task(reader.ready())
+        await asyncio.sleep(0)
+        put(writer, 1)
+        await asyncio.wait_for(waiting, 30)
+        assert len(reader.read()) == 1
+    waiting = asyncio.create_task(reader.ready())
+    await asyncio.sleep(0)
+    assert threading.active_count() == before + 1
+    reader.close()
+    await waiting
 
 
 async def test_closing_ends_ready_and_what_it_took(

@@ -48,11 +48,12 @@ class Watcher:
         Now and then it is called earlier; and soon, if it wasn't yet, when this is stopped.
         """
         loop = asyncio.get_running_loop()
-        if self._wait is None or self._loop is not loop or self._thread_id != get_ident():
-            self._wait = self._begin(loop)
+        wait = self._wait
+        if wait is None or self._loop is not loop or self._thread_id != get_ident():
+            wait = self._wait = self._begin(loop)
         self._call = call
         try:
-            self._wait.arm(consumer, spin_ns, timeout_ns, ended)
+            wait.arm(consumer, spin_ns, timeout_ns, ended)
         except OSError:
             self._threaded = True
             self._wait = self._begin(loop)
@@ -77,17 +78,13 @@ class Watcher:
 
     def stop(self) -> None:
         """End the wait."""
-        if self._call is not None and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._call)
-        self._call = None
-        wait = self._leave()
-        if wait is not None:
-            wait.close()
+        call, self._call = self._call, None
+        if call is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call)
+        self._drop()
 
     def _begin(self, loop: asyncio.AbstractEventLoop) -> _InKernel | _InThread:
-        before = self._leave()
-        if before is not None:
-            before.close()
+        self._drop()
         try:
             wait = _InThread(self._name) if self._threaded else _InKernel()
         except OSError:
@@ -98,9 +95,22 @@ class Watcher:
         return wait
 
     def _told(self) -> None:
-        if self._wait is not None:
-            self._wait.hear()
+        wait = self._wait
+        if wait is not None:
+            try:
+                wait.hear()
+            except OSError:
+                # Whoever is called begins another: in a thread, unless it is just that the loop
+                # runs in another one by now.
+                self._threaded = self._threaded or self._thread_id == get_ident()
+                self._drop()
         self.interrupt()
+
+    def _drop(self) -> None:
+        """Have no wait any more."""
+        wait = self._leave()
+        if wait is not None:
+            wait.close()
 
     def _leave(self) -> _InKernel | _InThread | None:
         """Have the loop forget the wait."""
