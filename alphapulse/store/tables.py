@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from alphapulse.history import FillStatus, GapFill, GapRow, StateRow, TradeRow
 from alphapulse.model import BookState, Channel, IdKind, Reason, Side
+from alphapulse.store._columns import trade_columns as trade_columns
 from alphapulse.store.bars import STORED
 
 if TYPE_CHECKING:
@@ -200,42 +199,6 @@ def insert_trades(columns: Mapping[str, NDArray[Any]]) -> str:
     """Statement that adds a registered ``new_trades`` with these columns."""
     # Texts are rare, and dear to hand over.
     return INSERT_TRADES.format(text="trade_text" if "trade_text" in columns else "''")
-
-
-def trade_columns(
-    rows: Sequence[TradeRow], series: Sequence[int], first_entry: int
-) -> dict[str, NDArray[Any]]:
-    """Columns of table ``trades``; without ``trade_text`` where it would be empty.
-
-    Parameters
-    ----------
-    rows : the trades
-    series : id of each trade's series
-    first_entry : what the first one's ``entry`` is
-    """
-    texts: dict[str, NDArray[Any]] = {}
-    if any(row.id_kind is IdKind.TEXT for row in rows):
-        keys = [row.order_key for row in rows]
-        numbers = [number for _, number, _ in keys]
-        texts["trade_text"] = np.array([text for _, _, text in keys], object)
-    else:
-        numbers = [int(row.trade_id) for row in rows]
-    return {
-        **texts,
-        "series": np.array(series, np.int32),
-        "id_kind": np.array([row.id_kind for row in rows], np.uint8),
-        "trade_number": np.array(numbers, np.uint64),
-        "timestamp_ns": np.array([row.timestamp_ns for row in rows], np.int64),
-        "received_ns": np.array([row.received_ns for row in rows], np.int64),
-        "price": np.array([row.price for row in rows], np.int64),
-        "price_exponent": np.array([row.price_exponent for row in rows], np.uint8),
-        "size": np.array([row.size for row in rows], np.int64),
-        "size_exponent": np.array([row.size_exponent for row in rows], np.uint8),
-        "side": np.array([row.side for row in rows], np.uint8),
-        "matches": np.array([row.matches for row in rows], np.uint32),
-        "filled": np.array([row.filled for row in rows], np.bool_),
-        "entry": np.arange(first_entry, first_entry + len(rows), dtype=np.int64),
-    }
 
 
 def trade_of(row: tuple[Any, ...], exchange: str, symbol: str) -> TradeRow:
