@@ -42,7 +42,7 @@ def trades(draw: st.DrawFn) -> TradeRow:
 
 def expected(rows: list[TradeRow], series: list[int], first_entry: int) -> dict[str, list[Any]]:
     keys = [row.order_key for row in rows]
-    columns = {
+    columns: dict[str, list[Any]] = {
         "series": series,
         "trade_number": [number for _, number, _ in keys],
         "entry": list(range(first_entry, first_entry + len(rows))),
