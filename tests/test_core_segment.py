@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alphapulse._core.segment import (
+    CLOSED,
     OPEN,
     READERS_BYTES,
     READERS_SLOTS,
@@ -19,6 +20,8 @@ from alphapulse._core.segment import (
 )
 from alphapulse.errors import RingCorrupt
 from tests.ring_memory import CAPACITY, INSTRUMENTS, RING_ID, filled, heap, new_ring
+
+WAKE_WORD = 448
 
 
 def test_layout_is_the_documented_one() -> None:
@@ -56,6 +59,13 @@ def test_header_can_be_read_back() -> None:
     assert (segment.venue, segment.created_ns) == ("kraken", 5)
     assert segment.predecessor == (1_794_000_000_000, 9, 8)
     assert (segment.ended, segment.tail()) == (OPEN, (0, 0, 0))
+
+
+def test_an_end_is_not_slept_through_by_a_reader_about_to_sleep() -> None:
+    memory = new_ring()
+    (word,) = struct.unpack_from("<I", memory, WAKE_WORD)
+    Segment(memory, writable=True).end(CLOSED, 5)
+    assert struct.unpack_from("<I", memory, WAKE_WORD) != (word,)
 
 
 @pytest.mark.parametrize(

@@ -321,15 +321,20 @@ static inline void ap_wake_all(const ap_header *header) {
     syscall(SYS_futex, &header->wake, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
 }
 
+/* Wakes those who sleep, and those who are about to: the word is no longer what they saw. */
+static inline void ap_rouse(ap_header *header) {
+    atomic_fetch_add_explicit(&header->wake, 1, memory_order_acq_rel);
+    ap_wake_all(header);
+}
+
 /* Wakes the readers if any said that it sleeps; 1 if that took a system call. */
 static inline int ap_wake_sleepers(ap_header *header, ap_readers *readers) {
-    /* Pairs with the fence in ap_wait: either we see `waiting`, or that reader sees our commit. */
+    /* Pairs with the fence in ap_lie_down: either we see `waiting`, or that reader sees our commit. */
     atomic_thread_fence(memory_order_seq_cst);
     if (!atomic_load_explicit(&readers->waiting, memory_order_relaxed))
         return 0;
     atomic_exchange_explicit(&readers->waiting, 0, memory_order_acq_rel);
-    atomic_fetch_add_explicit(&header->wake, 1, memory_order_acq_rel);
-    ap_wake_all(header);
+    ap_rouse(header);
     return 1;
 }
 

@@ -95,6 +95,7 @@ cdef extern from "ring.h" nogil:
     uint32_t ap_state(const ap_entry *entry)
     const void *ap_wake_word(const ap_header *header)
     void ap_wake_all(const ap_header *header)
+    void ap_rouse(ap_header *header)
     int ap_wake_sleepers(ap_header *header, ap_readers *readers)
     bint ap_news(const ap_header *header, uint64_t position, uint32_t ended)
     int64_t ap_now(int clock)

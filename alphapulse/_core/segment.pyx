@@ -35,6 +35,7 @@ from alphapulse._core.ring cimport (
     ap_instrument_count,
     ap_lay_out,
     ap_readers,
+    ap_rouse,
     ap_sequence,
     ap_set_ended,
     ap_set_ended_ns,
@@ -45,7 +46,6 @@ from alphapulse._core.ring cimport (
     ap_snapshot_sequence,
     ap_state,
     ap_torn,
-    ap_wake_all,
     ap_word,
 )
 from alphapulse._core.walk cimport ATTEMPTS, CORRUPT, FOUND, TORN, Trace, find_tail
@@ -248,12 +248,12 @@ cdef class Segment:
         return min(ap_instrument_count(self.ring.header), self.ring.at.max_instruments)
 
     def end(self, int how, int64_t now_ns):
-        """Mark the segment `CLOSED` or `SUPERSEDED` and wake whoever sleeps on it."""
+        """Mark the segment `CLOSED` or `SUPERSEDED` and wake whoever sleeps on it, or is about to."""
         if not self.writable:
             raise RingError(f"{self.name} is mapped read-only")
         ap_set_ended_ns(self.ring.header, now_ns)
         ap_set_ended(self.ring.header, how)
-        ap_wake_all(self.ring.header)
+        ap_rouse(self.ring.header)
 
     def entry(self, Py_ssize_t index):
         """``(id, record, state, reason, snapshot position or None, snapshot sequence)``.
