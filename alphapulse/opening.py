@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from alphapulse.errors import RequestError
 from alphapulse.repository import MarketDataRepository
 
 HTTP = ("http://", "https://")
 REDIS = ("redis://", "rediss://", "unix://")
+
+_HOST_AND_PORT = re.compile(r"[^/]+:[0-9]+/?")
 
 
 async def open_repository(
@@ -42,6 +46,12 @@ async def open_repository(
     if "://" in where and not where.startswith(REDIS):
         raise RequestError(
             "bad_address", f"where: {where!r} begins with none of {', '.join((*HTTP, *REDIS))}"
+        )
+    if _HOST_AND_PORT.fullmatch(where):
+        raise RequestError(
+            "bad_address",
+            f"where: {where!r} is neither an address nor a file's path; write http://{where} "
+            f"or redis://{where}, or ./{where} for a file of that name",
         )
     from alphapulse.config import StoreSettings
     from alphapulse.store import EmbeddedStore, RedisStore

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -112,3 +113,13 @@ async def test_several_may_read_a_file(tmp_path: Path) -> None:
 async def test_other_addresses_are_refused(where: str) -> None:
     with pytest.raises(RequestError, match=re.escape(repr(where))):
         await open_repository(where)
+
+
+@pytest.mark.parametrize("where", ["127.0.0.1:3001", "localhost:6379", "[::1]:3001", "api:3001/"])
+async def test_a_host_and_port_make_no_file(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match=f"http://{re.escape(where)}"):
+        await open_repository(where)
+    assert os.listdir(tmp_path) == []
