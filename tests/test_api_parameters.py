@@ -56,3 +56,16 @@ def test_anything_else_is_refused_by_name(text: str) -> None:
 def test_near_misses_are_refused(text: str) -> None:
     with pytest.raises(Problem):
         start_of(text)
+
+
+def test_milliseconds_are_told_from_seconds() -> None:
+    with pytest.raises(Problem, match=r"'1690730998343' is out.*not milliseconds"):
+        start_of("1690730998343")
+
+
+def test_a_span_that_ends_before_it_begins_is_told_with_both_ends() -> None:
+    query = b"start_time=2026-11-21&end_time=1690730998.5"
+    request = Request({"type": "http", "query_string": query, "headers": []})
+    with pytest.raises(Problem, match=r"'2026-11-21' is after end_time, '1690730998\.5'") as caught:
+        Parameters(request, (START_TIME, END_TIME), Limits(most=1)).span()
+    assert caught.value.parameter == "start_time"

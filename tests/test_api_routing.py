@@ -52,3 +52,4 @@ def test_other_paths_and_methods_are_refused(
         Routes(ENDPOINTS).find(method, path)
     assert caught.value.status == status
     assert (caught.value.headers or {}).get("Allow") == allowed
+    assert (f"use {allowed}" if allowed else "/docs") in caught.value.detail

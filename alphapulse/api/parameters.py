@@ -247,7 +247,9 @@ class Moment(Parameter[int | None]):
             return _seconds(text) if _SECONDS.fullmatch(text) else _moment(text)
         except FixedPointError:
             raise bad(
-                self.name, f"{text!r} is out of range; epoch seconds have at most 9 decimal places"
+                self.name,
+                f"{text!r} is out of range; use epoch seconds, not milliseconds or the like, "
+                "with at most 9 decimal places",
             ) from None
         except ValueError:
             raise bad(
@@ -302,7 +304,8 @@ class Parameters:
         """`START_TIME` and `END_TIME`."""
         start, end = self[START_TIME], self[END_TIME]
         if start is not None and end is not None and start > end:
-            raise bad(START_TIME.name, "is after end_time")
+            first, last = self.given[START_TIME.name], self.given[END_TIME.name]
+            raise bad(START_TIME.name, f"{first!r} is after end_time, {last!r}")
         return start, end
 
 

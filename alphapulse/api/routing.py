@@ -48,8 +48,7 @@ class Routes:
                 if endpoint is None:
                     raise _not_allowed(methods)
                 return endpoint, values
-        status = HTTPStatus.NOT_FOUND
-        raise Problem(status, status.description)
+        raise Problem(HTTPStatus.NOT_FOUND, "no such path; /docs shows those there are")
 
 
 def _match(pattern: _Pattern, parts: Sequence[str]) -> dict[str, str] | None:
@@ -66,5 +65,6 @@ def _match(pattern: _Pattern, parts: Sequence[str]) -> dict[str, str] | None:
 
 def _not_allowed(methods: Iterable[str]) -> Problem:
     allowed = [name for method in methods for name in ((GET, HEAD) if method == GET else (method,))]
-    status = HTTPStatus.METHOD_NOT_ALLOWED
-    return Problem(status, status.description, None, {"Allow": ", ".join(sorted(allowed))})
+    allow = ", ".join(sorted(allowed))
+    detail = f"this path has other methods; use {allow}"
+    return Problem(HTTPStatus.METHOD_NOT_ALLOWED, detail, None, {"Allow": allow})
