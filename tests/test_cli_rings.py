@@ -31,6 +31,24 @@ async def test_rings_are_listed_with_their_writers_and_readers(ring_prefix: str)
     assert "live" in table
 
 
+async def test_rings_of_other_prefixes_are_named_where_there_are_none(ring_prefix: str) -> None:
+    with Venue(f"{ring_prefix}-desk"):
+        status, out, _ = await ended(*COMMAND, "--prefix", ring_prefix)
+        book = await ended("alphapulse.cli", "book", "kraken", "BTC-USD", "--prefix", ring_prefix)
+        crossings = await ended("alphapulse.cli", "arbitrage", "--prefix", ring_prefix)
+    assert status == 0
+    assert f"no rings under prefix '{ring_prefix}'; there are some" in out
+    for text in (out, book[2], crossings[2]):
+        assert f"--prefix {ring_prefix}-desk" in text
+
+
+async def test_a_narrow_table_keeps_names_whole(ring_prefix: str) -> None:
+    prefix = f"{ring_prefix}-with-quite-a-long-name"
+    with Venue(prefix, "binance_us"):
+        _, out, _ = await ended(*COMMAND, "--prefix", prefix, COLUMNS="80")
+    assert f"{prefix}.binance_us" in out
+
+
 async def test_dead_rings_are_removed_where_that_is_asked_for(ring_prefix: str) -> None:
     with steering(ring_prefix) as start:
         start("writer").kill()

@@ -13,7 +13,7 @@ import pytest
 
 from alphapulse.clock import wall_ns
 from alphapulse.errors import RingCorrupt
-from alphapulse.shm import RingReader, RingWriter, list_rings, remove_dead
+from alphapulse.shm import RingReader, RingWriter, list_prefixes, list_rings, remove_dead
 from alphapulse.shm.names import FOLDER
 from tests.ring_process import Steered, eventually, put
 from tests.ring_records import instrument_record
@@ -36,6 +36,16 @@ def test_ring_is_described(ring_prefix: str, writer: RingWriter) -> None:
     assert (ring.instruments, ring.readers, ring.problem) == (1, (), "")
     assert ring.memory_bytes >= 1 << 16
     assert ring.created_ns <= ring.heartbeat_ns <= wall_ns()
+
+
+def test_prefixes_are_those_of_rings(ring_prefix: str, writer: RingWriter) -> None:
+    foreign = FOLDER / f"{ring_prefix}-foreign.kraken"
+    foreign.write_bytes(b"not a ring")
+    found = list_prefixes()
+    foreign.unlink()
+    assert ring_prefix in found
+    assert f"{ring_prefix}-foreign" not in found
+    assert found == sorted(set(found))
 
 
 def test_readers_are_described(ring_prefix: str, writer: RingWriter) -> None:

@@ -14,7 +14,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from alphapulse.cli.common import ConfigFile, Prefix, fail, load_settings, stop_on_sigterm
+from alphapulse.cli.common import (
+    ConfigFile,
+    Prefix,
+    fail,
+    load_settings,
+    stop_on_sigterm,
+    where_rings_are,
+)
 from alphapulse.client.arbitrage import (
     ArbitrageDetector,
     Event,
@@ -129,8 +136,8 @@ def _check_rings(detector: ArbitrageDetector, settings: Settings, fees: set[str]
     prefix = settings.ring.prefix
     if not detector.rings:
         fail(
-            f"there are no rings with a collector under prefix {prefix!r}; start one with "
-            "`alphapulse up` or `alphapulse demo`, or name its --prefix (`alphapulse rings`)",
+            f"there are no rings with a collector under prefix {prefix!r}; "
+            f"{where_rings_are(prefix)}",
             1,
         )
     unknown = sorted(fees - detector.rings.keys() - set(FeesSettings.__struct_fields__))

@@ -13,7 +13,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from alphapulse.cli.common import ConfigFile, Prefix, fail, load_settings, stop_on_sigterm
+from alphapulse.cli.common import (
+    ConfigFile,
+    Prefix,
+    fail,
+    load_settings,
+    stop_on_sigterm,
+    where_rings_are,
+)
 from alphapulse.clock import NO_TIME, wall_ns
 from alphapulse.delta import BookView, decode
 from alphapulse.errors import RingError
@@ -112,8 +119,9 @@ def command(
     try:
         reader = RingReader(venue, prefix=settings.ring.prefix)
     except (RingError, PermissionError, ValueError) as error:
-        there = ", ".join(ring.venue for ring in list_rings(prefix=settings.ring.prefix))
-        fail(f"{error}; rings under this prefix: {there or 'none'}", 1)
+        under = settings.ring.prefix
+        there = ", ".join(ring.venue for ring in list_rings(prefix=under))
+        fail(f"{error}; rings under this prefix: {there or f'none; {where_rings_are(under)}'}", 1)
     with reader:
         _check_symbol(reader, wanted)
         ladder = Ladder(reader, wanted)

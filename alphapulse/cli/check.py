@@ -6,10 +6,9 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from alphapulse.cli.common import ConfigFile, fail
+from alphapulse.cli.common import ConfigFile, fail, print_table
 from alphapulse.collectors.registry import make_venue
 from alphapulse.config import Described, describe, load, refuse_exposure
 from alphapulse.errors import ConfigError
@@ -43,7 +42,7 @@ def command(
         for entry in shown:
             print(_ENCODE(entry._asdict()).decode())
     else:
-        Console(soft_wrap=True).print(_table(shown))
+        print_table(_table(shown))
 
 
 def _table(described: list[Described]) -> Table:

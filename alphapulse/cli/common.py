@@ -10,9 +10,16 @@ from types import FrameType
 from typing import Annotated, Any, NoReturn
 
 import typer
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
 
 from alphapulse.config import Settings, load
 from alphapulse.errors import ConfigError
+from alphapulse.shm import list_prefixes
+
+MOST_PREFIXES = 5
+"""As many of other installations are named."""
 
 ConfigFile = Annotated[
     Path | None,
@@ -43,6 +50,22 @@ def load_settings(path: Path | None, overrides: Mapping[str, Any]) -> Settings:
         )
     except ConfigError as error:
         fail(str(error))
+
+
+def where_rings_are(prefix: str) -> str:
+    """What helps whoever looked for rings under a prefix that has none."""
+    others = [each for each in list_prefixes() if each != prefix][:MOST_PREFIXES]
+    if others:
+        return f"there are some with {' or '.join(f'--prefix {each}' for each in others)}"
+    return "start some with `alphapulse up` or `alphapulse demo`"
+
+
+def print_table(table: Table) -> None:
+    """Print a table, wider than the terminal if need be: cut into pieces, no name can be copied."""
+    console = Console()
+    unbounded = console.options.update(max_width=10_000)
+    needed = Measurement.get(console, unbounded, table).maximum
+    Console(width=max(console.width, needed)).print(table)
 
 
 def fail(message: str, status: int = 2) -> NoReturn:

@@ -6,10 +6,15 @@ from typing import Annotated
 
 import msgspec
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from alphapulse.cli.common import ConfigFile, Prefix, load_settings
+from alphapulse.cli.common import (
+    ConfigFile,
+    Prefix,
+    load_settings,
+    print_table,
+    where_rings_are,
+)
 from alphapulse.clock import wall_ns
 from alphapulse.shm import RingInfo, list_rings, remove_dead
 
@@ -22,7 +27,7 @@ def command(
         bool, typer.Option("--remove-dead", help="Remove segments whose owner has died.")
     ] = False,
 ) -> None:
-    """List the shared-memory rings, their writers and their readers.
+    """List the rings of a prefix, their writers and their readers.
 
     A ring is live while its writer holds it, stuck if the writer has stopped beating, and dead if
     the writer was killed: its successor, or --remove-dead, clears it away.
@@ -38,9 +43,10 @@ def command(
             fields = ring._asdict() | {"readers": readers, "status": status(ring)}
             print(msgspec.json.encode(fields).decode())
     elif rings:
-        Console().print(_table(rings))
+        print_table(_table(rings))
     else:
-        print(f"no rings under prefix {settings.ring.prefix!r}; `alphapulse demo` makes some")
+        prefix = settings.ring.prefix
+        print(f"no rings under prefix {prefix!r}; {where_rings_are(prefix)}")
 
 
 def status(ring: RingInfo) -> str:
@@ -60,7 +66,7 @@ def _table(rings: list[RingInfo]) -> Table:
         table.add_column(title, justify="right")
     for ring in rings:
         age_seconds = (wall_ns() - ring.heartbeat_ns) / 1e9
-        readers = ", ".join(f"{reader.pid}: {reader.lag}" for reader in ring.readers)
+        readers = "\n".join(f"{reader.pid}: {reader.lag}" for reader in ring.readers)
         table.add_row(
             ring.name,
             ring.problem or status(ring),

@@ -4,7 +4,13 @@ from alphapulse._core.records import RawRecord
 from alphapulse.shm.batch import TRADE_ROW, Batch
 from alphapulse.shm.names import DEFAULT_PREFIX, ring_id
 from alphapulse.shm.reader import Position, RingReader
-from alphapulse.shm.registry import RingInfo, list_rings, remove_dead, remove_dead_under
+from alphapulse.shm.registry import (
+    RingInfo,
+    list_prefixes,
+    list_rings,
+    remove_dead,
+    remove_dead_under,
+)
 from alphapulse.shm.slots import ReaderInfo
 from alphapulse.shm.writer import Predecessor, RingWriter
 
@@ -19,6 +25,7 @@ __all__ = [
     "RingInfo",
     "RingReader",
     "RingWriter",
+    "list_prefixes",
     "list_rings",
     "remove_dead",
     "remove_dead_under",

@@ -73,6 +73,12 @@ def retired_epochs(name: str) -> list[int]:
     return sorted(found)
 
 
+def prefixes() -> list[str]:
+    """Prefixes of what has the name of a ring, in alphabetical order."""
+    starts = {path.name.partition(".")[0] for path in FOLDER.glob("*.*")}
+    return sorted(start for start in starts if _PREFIX.fullmatch(start) and venues(start))
+
+
 def venues(prefix: str) -> list[str]:
     """Venues that have a ring under this prefix, dead or alive, in alphabetical order."""
     start = f"{prefix}."

@@ -12,6 +12,7 @@ from alphapulse.shm import liveness, slots
 from alphapulse.shm.names import (
     DEFAULT_PREFIX,
     FOLDER,
+    prefixes,
     readers_name,
     retired_epochs,
     retired_name,
@@ -74,6 +75,15 @@ def list_rings(*, prefix: str = DEFAULT_PREFIX) -> list[RingInfo]:
         finally:
             mapping.close()
     return found
+
+
+def list_prefixes() -> list[str]:
+    """Prefixes under which there is a ring that can be read, in alphabetical order."""
+    return [
+        prefix
+        for prefix in prefixes()
+        if any(not ring.problem for ring in list_rings(prefix=prefix))
+    ]
 
 
 def _describe(venue: str, name: str, mapping: Mapping) -> RingInfo:
