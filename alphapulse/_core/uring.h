@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <linux/io_uring.h>
+#include <linux/time_types.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
