@@ -144,7 +144,6 @@ def test_ready_goes_on_when_another_thread_runs_the_loop(
     loop.close()
 
 
-@pytest.mark.skipif("kernel" not in KINDS, reason="the kernel has no such wait")
 async def test_a_thread_takes_over_from_a_kernel_that_fails(
     writer: RingWriter, attach: Attach, monkeypatch: pytest.MonkeyPatch
 ) -> None:
