@@ -1,4 +1,4 @@
-"""For tests of an event loop's wait for a ring: the kinds of wait, and of clocks, that there are."""
+"""For tests of an event loop's wait for a ring: what kinds of wait and of clocks there are."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _kinds() -> list[str]:
 
 
 def _clocks() -> list[list[str]]:
-    """Commands before a program's, which give it another monotonic clock or that of this process."""
+    """Words before a command: none, and those that give it another monotonic clock."""
     apart = ["unshare", "--user", "--map-root-user", "--time", "--monotonic", "100000", "--fork"]
     works = subprocess.run([*apart, "true"], check=False, capture_output=True).returncode == 0
     return [[], apart] if works else [[]]
