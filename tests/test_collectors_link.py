@@ -258,6 +258,25 @@ async def test_a_fault_of_ours_while_subscriptions_wait_for_the_budget_is_told(
     assert "a fault of ours" in told["problem"]
 
 
+async def test_a_connection_that_fails_is_told_with_its_address(ring_prefix: str) -> None:
+    simulator = KrakenSimulator(market())
+    stop = asyncio.Event()
+    with capture_logs() as logs:
+        async with simulator:
+            wrong = f"{simulator.ws_url}-not"
+            settings = settings_at("kraken", f"{wrong}?key=s3cret", simulator.rest_url, ring_prefix)
+            collector = asyncio.create_task(run_venue("kraken", settings, stop=stop))
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                while not (told := [x for x in logs if x["event"] == "connection failed"]):
+                    assert not collector.done()
+                    await asyncio.sleep(0.02)
+            stop.set()
+            await collector
+    assert told[0]["problem"].startswith(f"no connection to {wrong}: ")
+    assert "404" in told[0]["problem"]
+    assert "s3cret" not in told[0]["problem"]
+
+
 async def test_a_long_refusal_is_cut_short_in_the_log(ring_prefix: str) -> None:
     simulator = KrakenSimulator(market())
     refusal = {"method": "subscribe", "success": False, "symbol": "BTC/USD", "error": "no" * 10_000}

@@ -101,6 +101,7 @@ class Link(WSListener):
         settings = context.settings
         link = cls(context, channel, successor=successor)
         name = context.venue.name
+        address = channel.url.partition("?")[0]
         if context.shares_messages:
             # Venues want a first message soon: don't connect before it may be sent.
             await link._messages.take()
@@ -117,14 +118,15 @@ class Link(WSListener):
         except TimeoutError as error:
             link.lose(Reason.DISCONNECTED, "it took too long to open")
             seconds = settings.connect_timeout_seconds
-            raise VenueError(name, f"no connection within {seconds:g} s") from error
+            raise VenueError(name, f"no connection to {address} within {seconds:g} s") from error
         except (OSError, WSError) as error:
-            raise VenueError(name, f"no connection: {error or type(error).__name__}") from error
+            problem = f"no connection to {address}: {error or type(error).__name__}"
+            raise VenueError(name, problem) from error
         except asyncio.CancelledError:
             link.lose(Reason.STOPPED, "connecting was interrupted")
             raise
         if link._transport is None:
-            raise VenueError(name, "no connection: it was closed during the handshake")
+            raise VenueError(name, f"no connection to {address}: closed during the handshake")
         try:
             await link._send(channel.open(wall_ns()), paid=int(context.shares_messages))
         except VenueError as lost:
