@@ -111,7 +111,7 @@ async def test_a_running_server_is_exported(tmp_path: Path, ring_prefix: str) ->
     assert lacking(tmp_path) == [("BTC-USD", 0, 1), ("ETH-USD", 1, 2), (None, 2, 3)]
     status, _, error = await ended(*COMMAND, str(tmp_path), "--from", "ftp://x", **environ)
     assert status == 2
-    assert "ftp://x" in error
+    assert "--from: 'ftp://x' is none like http://" in error
 
 
 async def test_redis_is_exported(tmp_path: Path, ring_prefix: str) -> None:

@@ -34,15 +34,25 @@ def _options() -> None:
     """Keep `alphapulse` a group of commands."""
 
 
-app.command("up")(up.command)
-app.command("demo")(demo.command)
-app.command("normalize")(normalize.command)
-app.command("simulate")(simulate.command)
-app.command("rings")(rings.command)
-app.command("book")(book.command)
-app.command("arbitrage")(arbitrage.command)
-app.command("export")(export.command)
-app.command("check-config")(check.command)
+app.command("up", short_help="Collect, stream, serve REST and keep history: all in one.")(
+    up.command
+)
+app.command("demo", short_help="The same on simulated venues; needs no network.")(demo.command)
+app.command("normalize", short_help="Print a recording as exact JSON events, one a line.")(
+    normalize.command
+)
+app.command("simulate", short_help="Run the venues' side of the protocols.")(simulate.command)
+app.command("rings", short_help="List the rings of a prefix, their writers and readers.")(
+    rings.command
+)
+app.command("book", short_help="Draw a book as a live ladder in the terminal.")(book.command)
+app.command("arbitrage", short_help="Show crossings between venues, after fees.")(arbitrage.command)
+app.command("export", short_help="Write history as Parquet files, by symbol and day.")(
+    export.command
+)
+app.command("check-config", short_help="Show the settings in force and where each is from.")(
+    check.command
+)
 
 
 def main() -> None:

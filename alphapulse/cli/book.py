@@ -90,8 +90,10 @@ class Ladder:
 
 
 def command(
-    venue: Annotated[str, typer.Argument(help="coinbase, kraken or binance_us.")],
-    symbol: Annotated[str, typer.Argument(help="BASE-QUOTE, for example BTC-USD.")],
+    venue: Annotated[str, typer.Argument(metavar="VENUE", help="coinbase, kraken or binance_us.")],
+    symbol: Annotated[
+        str, typer.Argument(metavar="SYMBOL", help="BASE-QUOTE, for example BTC-USD.")
+    ],
     levels: Annotated[int, typer.Option(min=1, max=200, help="Levels a side.")] = 15,
     once: Annotated[
         bool, typer.Option("--once", help="Print the book once it is live, and end.")

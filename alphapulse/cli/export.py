@@ -36,6 +36,7 @@ from alphapulse.store.export import (
 TABLES = (TRADES, *(f"bars_{interval}" for interval in INTERVALS_NS), GAPS, STATES)
 
 _HOUR = timedelta(hours=1)
+_DAY = "YYYY-MM-DD"
 
 
 class HttpSource:
@@ -98,7 +99,10 @@ class HttpSource:
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(help="Where the files go; made if it isn't there.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="FOLDER", help="Where the files go; made if it isn't there."),
+    ],
     table: Annotated[
         str, typer.Option("--table", help=f"What to export: {', '.join(TABLES)}.")
     ] = TRADES,
@@ -108,11 +112,19 @@ def command(
     ] = None,
     start: Annotated[
         datetime | None,
-        typer.Option("--start", formats=["%Y-%m-%d"], help="First day (UTC).", show_default="all"),
+        typer.Option(
+            "--start",
+            formats=["%Y-%m-%d"],
+            metavar=_DAY,
+            help="First day (UTC).",
+            show_default="all",
+        ),
     ] = None,
     end: Annotated[
         datetime | None,
-        typer.Option("--end", formats=["%Y-%m-%d"], help="Last day (UTC).", show_default="all"),
+        typer.Option(
+            "--end", formats=["%Y-%m-%d"], metavar=_DAY, help="Last day (UTC).", show_default="all"
+        ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Write all files again, whole ones too.")
@@ -177,7 +189,10 @@ def command(
 @asynccontextmanager
 async def _source(settings: Settings, server: str | None) -> AsyncIterator[Source]:
     if server is not None:
-        repository = HttpRepository(server, token=settings.api.token)
+        try:
+            repository = HttpRepository(server, token=settings.api.token)
+        except RequestError:
+            fail(f"--from: {server!r} is none like http://127.0.0.1:3001")
         try:
             yield HttpSource(repository)
         finally:

@@ -23,7 +23,10 @@ from alphapulse.shm import remove_dead_under
 def command(
     capture: Annotated[
         Path,
-        typer.Argument(help="A recording: one JSON object {t, src, raw} a line, plain or zstd."),
+        typer.Argument(
+            metavar="CAPTURE",
+            help="A recording: one JSON object {t, src, raw} a line, plain or zstd.",
+        ),
     ],
     venue: Annotated[str, typer.Option(help=f"Who sent it: {', '.join(VENUES)}.")],
     depth: Annotated[

@@ -17,7 +17,8 @@ from alphapulse.simulators import SIMULATORS, Endpoints, SimulationSettings, run
 
 def command(
     venues: Annotated[
-        list[str] | None, typer.Argument(help=f"Any of {', '.join(SIMULATORS)}; default: three.")
+        list[str] | None,
+        typer.Argument(metavar="VENUE", help=f"Any of {', '.join(SIMULATORS)}; default: three."),
     ] = None,
     symbols: Annotated[
         str, typer.Option(help="Unified symbols, comma-separated, or how many.")
