@@ -13,6 +13,7 @@ from alphapulse import log as logging_setup
 from alphapulse.cli.common import ConfigFile, Prefix, fail, load_settings, stop_on_sigterm
 from alphapulse.cli.stack import Stack, StackError, run_stack
 from alphapulse.config import Settings, refuse_exposure
+from alphapulse.config.values import RedisUrl, masked
 from alphapulse.errors import ConfigError
 from alphapulse.process import stop_event
 
@@ -83,11 +84,14 @@ async def _run(settings: Settings) -> int:
 
 def _announce(stack: Stack) -> None:
     settings = stack.settings
-    store = "Redis" if settings.store.redis_url else settings.store.path
+    store = settings.store.path
+    if settings.store.redis_url:
+        store = f"Redis at {masked(settings.store.redis_url, RedisUrl)}"
     say(f"collecting  {', '.join(settings.venues.enabled())}")
     say(f"REST        {stack.api_url}/health  (metrics at /metrics)")
     say(f"stream      {stack.stream_url}")
-    say(f"rings       {settings.ring.prefix}.<venue>; `alphapulse rings` lists them")
+    prefix = settings.ring.prefix
+    say(f"rings       {prefix}.<venue>; `alphapulse rings --prefix {prefix}` lists them")
     say(f"history     {store}")
 
 
