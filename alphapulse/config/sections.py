@@ -11,6 +11,7 @@ from msgspec import Meta
 from alphapulse.config.values import (
     BasisPoints,
     Bytes,
+    Channels,
     Count,
     Host,
     HttpUrl,
@@ -85,7 +86,7 @@ class VenueSettings(Section, frozen=True, kw_only=True):
     enabled: bool = True
     symbols: Symbols = DEFAULT_SYMBOLS
     """Unified symbols to collect."""
-    channels: tuple[Literal["orderbook", "trades"], ...] = ("orderbook", "trades")
+    channels: Channels = ("orderbook", "trades")
     """What to collect of each symbol."""
     ws_url: WebSocketUrl
     rest_url: HttpUrl

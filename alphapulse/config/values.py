@@ -98,7 +98,15 @@ Token = Annotated[
 ]
 Symbols = Annotated[
     tuple[str, ...],
-    Meta(extra={"kind": "symbols"}, description='symbols like ["BTC-USD", "ETH-USD"]'),
+    Meta(
+        min_length=1,
+        extra={"kind": "symbols"},
+        description='symbols like ["BTC-USD", "ETH-USD"], at least one',
+    ),
+]
+Channels = Annotated[
+    tuple[Literal["orderbook", "trades"], ...],
+    Meta(min_length=1, description="a list of 'orderbook', 'trades' or both"),
 ]
 Origins = Annotated[
     tuple[str, ...],
