@@ -73,6 +73,8 @@ BAD = [
     ({"type": "subscribe", "channels": ["trades"], "depth": 10**30}, "bad_request", "depth"),
     ({"type": "subscribe", "channels": ["trades"], "format": "xml"}, "bad_request", "format"),
     ({"type": "subscribe", "channels": ["trades"], "symbol": "A-B"}, "bad_request", "`symbol`"),
+    ({"type": "subscribe", "channels": ["trades"], "exchange": "a"}, "bad_request", "`exchanges`?"),
+    ({"type": "ping", "xyz": 1}, "bad_request", "`xyz`"),
     (
         {"type": "subscribe", "channels": ["trades"], "symbols": "BTCUSD"},
         "unknown_symbol",

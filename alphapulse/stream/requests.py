@@ -7,6 +7,7 @@ object in UTF-8), ``bad_request`` (a field is missing, unknown or has a wrong va
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -144,6 +145,7 @@ class _Ping(_Message, tag="ping"):
 _Any = _Subscribe | _Unsubscribe | _Snapshot | _Ping
 _DECODER = msgspec.json.Decoder(_Any)
 _FIELD = re.compile(r"`\$\.(\w+)")
+_UNKNOWN = re.compile(r"unknown field `(\w{1,32})`\Z")
 _EXPECTED = {
     "type": "subscribe, unsubscribe, snapshot or ping",
     "channels": f"a list of {', '.join(CHANNELS)}",
@@ -216,6 +218,10 @@ def parse_query(query: str, default_depth: int) -> Subscribe | None:
 
 def _invalid(problem: str) -> RequestError:
     """An error that says what would be right, where the problem names a field."""
+    if unknown := _UNKNOWN.search(problem):
+        near = difflib.get_close_matches(unknown[1], _EXPECTED, 1)
+        hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(_EXPECTED)}"
+        return RequestError("bad_request", f"{problem}; {hint}")
     field = _FIELD.search(problem)
     expected = _EXPECTED.get(field[1]) if field else None
     return RequestError("bad_request", f"{problem}; it takes {expected}" if expected else problem)
