@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from alphapulse.history import INTERVALS_NS, BarRow, TradeRow, in_order
+from alphapulse.model import IdKind
 from alphapulse.store.bars import (
     STORED,
     BarTail,
@@ -29,8 +30,9 @@ from tests.trading import NOW_NS, row
 INT64_MAX = 2**63 - 1
 
 trade = st.builds(
-    lambda number, seconds, price, size, places, symbol: row(
+    lambda number, kind, seconds, price, size, places, symbol: row(
         number,
+        id_kind=kind,
         symbol=symbol,
         timestamp_ns=NOW_NS + int(seconds * 10**9),
         price=price,
@@ -39,7 +41,8 @@ trade = st.builds(
         size_exponent=places[1],
     ),
     st.integers(1, 10**6),
-    st.integers(0, 10) | st.floats(0, 200_000),
+    st.sampled_from([IdKind.TRADE, IdKind.TRADE, IdKind.TRADE, IdKind.AGGREGATE, IdKind.TEXT]),
+    st.integers(0, 10) | st.floats(0, 200_000) | st.floats(-2e9, -1.9e9),
     st.integers(1, 100) | st.integers(1, INT64_MAX),
     st.integers(1, 100) | st.integers(1, INT64_MAX),
     st.tuples(st.sampled_from([2, 2, 2, 0, 8, 18]), st.sampled_from([8, 8, 0, 18])),
@@ -105,12 +108,15 @@ def test_consolidated_bars_order_ties_by_exchange(
         {exchange: parts_of(rows, 10**9) for exchange, rows in venues.items()}, interval_ns
     )
     ordered = sorted(
-        ((each.timestamp_ns, exchange, int(each.trade_id)), each)
+        ((each.timestamp_ns, exchange, reference.place(each)), each)
         for exchange, rows in venues.items()
         for each in in_order(rows)
     )
     # Numbered by their place among all, which is what the reference sorts by.
-    every = [replace(each, trade_id=str(place)) for place, (_, each) in enumerate(ordered)]
+    every = [
+        replace(each, trade_id=str(place), id_kind=IdKind.TRADE)
+        for place, (_, each) in enumerate(ordered)
+    ]
     assert plain(made) == reference.bars(every, interval_ns)
 
 

@@ -7,12 +7,14 @@ and filled trades, and the trades of other parts, take their places in it whenev
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import starmap
 
 import msgspec
 from msgspec.structs import replace
 
 from alphapulse.clock import NS_PER_SECOND
 from alphapulse.history import INTERVALS_NS, BarRow, OrderKey, TradeRow
+from alphapulse.store._tally import Tally
 
 STORED = ("1s", "1m", "1h", "1d")
 """Intervals whose bars are stored; those between are made of them when they are read."""
@@ -96,46 +98,30 @@ class Part(msgspec.Struct):
 class BarTail:
     """What has been added since bars were last stored.
 
-    Only the shortest bars are kept, since the longer ones are made of them: one part for each
-    second and symbol with trades.
+    Only the shortest bars are kept, since the longer ones are made of them: a sum for each second
+    and symbol with trades, and parts of the trades that such a sum can't take.
     """
 
     def __init__(self) -> None:
-        self._parts: dict[str, dict[int, Part]] = {}
+        self._tally = Tally()
+        self._odd: dict[str, dict[int, Part]] = {}
 
     def __len__(self) -> int:
-        """How many parts are held."""
-        return sum(map(len, self._parts.values()))
+        """How many sums and parts are held."""
+        return len(self._tally) + sum(map(len, self._odd.values()))
 
     def add(self, rows: Iterable[TradeRow]) -> None:
         """Take in trades of one exchange, none of which was taken in before."""
-        for row in rows:
-            time_ns = row.timestamp_ns
-            parts = self._parts.get(row.symbol) or self._parts.setdefault(row.symbol, {})
-            part = parts.get(time_ns - time_ns % NS_PER_SECOND)
-            if (
-                part is None
-                or time_ns <= part.last[0]
-                or part.price_exponent != row.price_exponent
-                or part.size_exponent != row.size_exponent
-            ):
-                _add(parts, row, NS_PER_SECOND)
-                continue
-            # The everyday case of `Part.add`, at half of its cost: one trade more at the end.
-            price = part.close = row.price
-            part.last = row.order_key
-            if price > part.high:
-                part.high = price
-            elif price < part.low:
-                part.low = price
-            part.volume += row.size
-            part.trades += 1
+        for row in self._tally.add(rows):
+            _add(self._odd.setdefault(row.symbol, {}), row, NS_PER_SECOND)
 
     def parts(self) -> dict[tuple[str, str], list[Part]]:
         """Parts by symbol and stored interval, in the order of time, to merge with the stored."""
         found = {}
-        for symbol, seconds in self._parts.items():
-            parts: Iterable[Part] = seconds.values()
+        sums = self._tally.sums()
+        for symbol in dict.fromkeys((*sums, *self._odd)):
+            odd = self._odd.get(symbol, {}).values()
+            parts: Iterable[Part] = [*starmap(Part, sums.get(symbol, ())), *odd]
             for interval in STORED:
                 parts = regrouped(parts, INTERVALS_NS[interval])
                 found[symbol, interval] = parts
@@ -143,7 +129,8 @@ class BarTail:
 
     def clear(self) -> None:
         """Forget everything: it is stored."""
-        self._parts.clear()
+        self._tally.clear()
+        self._odd.clear()
 
 
 def source_of(interval_ns: int) -> str:

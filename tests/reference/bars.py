@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from alphapulse.history import BarRow, TradeRow
+from alphapulse.model import IdKind
 
 EXACT = decimal.Context(prec=200, traps=[decimal.Inexact])
 
@@ -41,10 +42,17 @@ def plain(bar: BarRow) -> Bar:
     )
 
 
+def place(trade: TradeRow) -> tuple[int, int, str]:
+    """A trade's place among others: ids that are no numbers come first."""
+    if trade.id_kind is IdKind.TEXT:
+        return trade.timestamp_ns, 0, trade.trade_id
+    return trade.timestamp_ns, int(trade.trade_id), ""
+
+
 def bars(trades: Iterable[TradeRow], interval_ns: int) -> list[Bar]:
     """Group by time, in the order of (time, id)."""
     groups: dict[int, list[TradeRow]] = {}
-    for trade in sorted(trades, key=lambda trade: (trade.timestamp_ns, int(trade.trade_id))):
+    for trade in sorted(trades, key=place):
         begin = trade.timestamp_ns - trade.timestamp_ns % interval_ns
         groups.setdefault(begin, []).append(trade)
     result = []

@@ -25,6 +25,7 @@ SOURCES = ("alphapulse", "tests", "setup.py", "pyproject.toml", "README.md", "LI
 TESTS = (
     "test_core_*.py",
     "test_api_trades.py",
+    "test_store_bars.py",
     "test_store_columns.py",
     "test_store_entries.py",
     "test_store_identity.py",
