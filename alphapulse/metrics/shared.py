@@ -32,14 +32,15 @@ class Identity:
     """This process's name in the directory; a forked child gets one of its own."""
 
     def __init__(self) -> None:
-        self._pid = 0
-        self._text = ""
+        self._begin()
+        # To ask for the pid each time would be a system call for each metric that changes.
+        os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
+        self._text = f"{os.getpid()}-{secrets.token_hex(4)}"
 
     def __call__(self) -> str:
         """The name, for instance ``4711-9f3ac01b``."""
-        pid = os.getpid()
-        if pid != self._pid:
-            self._pid, self._text = pid, f"{pid}-{secrets.token_hex(4)}"
         return self._text
 
 
