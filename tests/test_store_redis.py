@@ -310,5 +310,9 @@ async def test_operations_are_counted(stores: list[RedisStore]) -> None:
     before = count("redis_operations_total", operation="ping", status="ok")
     timed = count("redis_operation_latency_ms_count", operation="ping")
     await stores[0].ping()
-    assert count("redis_operations_total", operation="ping", status="ok") == before + 1
+
+    async def counted() -> bool:
+        return count("redis_operations_total", operation="ping", status="ok") == before + 1
+
+    await eventually(counted)
     assert count("redis_operation_latency_ms_count", operation="ping") == timed + 1

@@ -20,8 +20,8 @@ LOOK_SECONDS = 1.0
 """Longest wait for news of the ring."""
 POSITION_NS = NS_PER_SECOND
 """Longest time that the place in the ring goes unwritten while nothing is written with it."""
-LAG_NS = 100_000_000
-"""How often the metric of the lag is set."""
+TELL_NS = 100_000_000
+"""How often metrics are set."""
 SPACING_NS = 500_000
 """Least time between two looks at a ring under load, so that a batch holds several trades."""
 LOAD_WINDOW_NS = 100_000_000
@@ -68,6 +68,8 @@ class Follower:
         self._wait = BACKOFF_FIRST_SECONDS
         self._reader: RingReader | None = None
         self._rows = metrics.STORE_ROWS.bind(exchange=venue)
+        self._new = 0
+        """Rows that the metric doesn't tell yet."""
         self._lag = metrics.STORE_LAG.bind(exchange=venue)
 
     async def run(self) -> None:
@@ -107,8 +109,14 @@ class Follower:
             self._reader = reader
             await self._follow(reader, position, heard_ns)
         finally:
+            self._tell(reader.lag)
             self._reader = None
             reader.close()
+
+    def _tell(self, lag: int) -> None:
+        self._lag.set(lag)
+        self._rows.inc(self._new)
+        self._new = 0
 
     async def _follow(self, reader: RingReader, written: Position | None, heard_ns: int) -> None:
         taking = Taking(self._venue, self._settings, heard_ns)
@@ -128,8 +136,8 @@ class Follower:
                 await self._write(collected, position)
                 written, written_ns = position, now_ns
             if now_ns >= told_ns or stopping:
-                self._lag.set(reader.lag)
-                told_ns = now_ns + LAG_NS
+                self._tell(reader.lag)
+                told_ns = now_ns + TELL_NS
             if over or (stopping and collected.empty):
                 return
             idle = collected.empty
@@ -214,7 +222,7 @@ class Follower:
             states=collected.states,
             position=position,
         )
-        self._rows.inc(await self._store.append(batch))
+        self._new += await self._store.append(batch)
         self._wait = BACKOFF_FIRST_SECONDS
 
     async def _rest(self, reader: RingReader, pace: Pace) -> None:

@@ -6,6 +6,7 @@ A venue's keys share a hash tag, so that a transaction holds in a cluster. Writi
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
 from collections.abc import AsyncIterator
@@ -39,6 +40,8 @@ from alphapulse.store.repository import Repository, WriteBatch
 CONNECT_TIMEOUT_SECONDS = 5.0
 SUMMARY_SECONDS = 1.0
 """How long a summary is given again, unless this process has written since."""
+METERS_SECONDS = 0.25
+"""How soon metrics tell of an operation."""
 DAY_SECONDS = 86400
 PAGE = 100
 """Entries of states or books read at once."""
@@ -76,6 +79,7 @@ class RedisStore(Repository):
         self._address = address
         self._venues: dict[str, VenueWriter] = {}
         self._meters: dict[str, _Meters] = {}
+        self._sharing: asyncio.TimerHandle | None = None
         self._newest = NewestTrades(writers, reader, prefix)
         self._summary: tuple[float, list[SeriesSummary]] | None = None
 
@@ -268,6 +272,9 @@ class RedisStore(Repository):
             except (redis.exceptions.RedisError, OSError, StoreError) as error:
                 # They are made of the trades again.
                 log.info("bars not stored on closing", exchange=exchange, problem=str(error))
+        if self._sharing is not None:
+            self._sharing.cancel()
+        self._share_meters()
         await self._newest.close()
         await self._writers.aclose()
         await self._reader.aclose()
@@ -281,16 +288,34 @@ class RedisStore(Repository):
         meters = self._meters.get(name)
         if meters is None:
             meters = self._meters[name] = _Meters(name)
+        if self._sharing is None:
+            later = asyncio.get_running_loop().call_later
+            self._sharing = later(METERS_SECONDS, self._share_meters)
         return _Operation(meters, self._address)
+
+    def _share_meters(self) -> None:
+        self._sharing = None
+        for meters in self._meters.values():
+            meters.share()
 
 
 class _Meters:
-    """What is counted of one kind of operation."""
+    """What is counted of one kind of operation; shared now and then, since that has its price."""
 
     def __init__(self, name: str) -> None:
         self.succeeded = metrics.REDIS_OPERATIONS.bind(operation=name, status="ok")
         self.failed = metrics.REDIS_OPERATIONS.bind(operation=name, status="error")
         self.milliseconds = metrics.REDIS_OPERATION_LATENCY.bind(operation=name)
+        self.took: list[float] = []
+        """Milliseconds of operations that succeeded and aren't shared yet."""
+
+    def share(self) -> None:
+        """Tell what succeeded since the last time."""
+        if self.took:
+            self.succeeded.inc(len(self.took))
+            for milliseconds in self.took:
+                self.milliseconds.observe(milliseconds)
+            self.took.clear()
 
 
 class _Operation:
@@ -310,8 +335,12 @@ class _Operation:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        (self._meters.succeeded if error is None else self._meters.failed).inc()
-        self._meters.milliseconds.observe((time.perf_counter() - self._began) * 1000)
+        milliseconds = (time.perf_counter() - self._began) * 1000
+        if error is None:
+            self._meters.took.append(milliseconds)
+        else:
+            self._meters.failed.inc()
+            self._meters.milliseconds.observe(milliseconds)
         if isinstance(error, redis.exceptions.RedisError | OSError):
             raise StoreError(f"Redis at {self._address} failed: {error}") from error
 
