@@ -255,7 +255,8 @@ class KrakenSimulator(KrakenRest):
         """Send the change to each depth that shows any of it."""
         book = event.book
         checksum = self._checksum(book)
-        if self.faults.armed:
+        # What nobody is sent can't be dropped or damaged.
+        if self.faults.armed and _within(event, max(subscribers.values())):
             if self.faults.take("drop_update", book.venue_symbol):
                 return
             if self.faults.take("corrupt_checksum", book.venue_symbol):
@@ -366,6 +367,11 @@ class KrakenSimulator(KrakenRest):
         except (msgspec.MsgspecError, UnicodeError):
             return EVERYONE
         return tuple((frame.channel, row.symbol) for row in rows)
+
+
+def _within(event: MarketEvent, depth: int) -> bool:
+    """Whether anything of a change is among the best levels, so many on each side."""
+    return any(0 <= rank < depth for _, _, _, rank in event.changes)
 
 
 def _trade_message(kind: str, book: VenueBook, fills: list[Fill]) -> bytes:
