@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alphapulse.api.bodies import BarItem, TradeItem, number, seconds
-from alphapulse.api.trades import bar_item_json, trade_writer
+from alphapulse.api.trades import bar_items_json, trade_items_json, trade_writer
 from alphapulse.fixed import INT64_MAX
 from alphapulse.history import BarRow, TradeRow
 from alphapulse.model import IdKind, Side
@@ -56,6 +56,8 @@ def test_the_quick_way_writes_what_the_encoder_does(
         id_kind=None if kind is IdKind.TRADE else kind.text,  # type: ignore[arg-type]
     )
     assert written == msgspec.json.encode(item)
+    for rows, items in (([], []), ([row], [item]), ([row] * 3, [item] * 3)):
+        assert bytes(trade_items_json(rows, symbol, "kraken")) == msgspec.json.encode(items)
 
 
 @given(
@@ -85,4 +87,5 @@ def test_bars_are_written_as_the_encoder_does(
         volume=number(volume, size_exponent),
         trades=trades,
     )
-    assert bytes(bar_item_json(row)) == msgspec.json.encode(item)
+    for rows, items in (([], []), ([row], [item]), ([row] * 3, [item] * 3)):
+        assert bytes(bar_items_json(rows)) == msgspec.json.encode(items)

@@ -10,7 +10,7 @@ from msgspec import Raw
 from starlette.requests import Request
 from starlette.responses import Response
 
-from alphapulse.api._items import bar_json, trade_json
+from alphapulse.api._items import bars_json, trade_json, trades_json
 from alphapulse.api.answers import (
     essence_of,
     json_response,
@@ -105,9 +105,8 @@ async def ohlcv(context: Context, request: Request, query: Parameters) -> Respon
         link = next_link(request, f"/ohlcv/{symbol}", Cursor(series, (last.timestamp_ns, 0, "")))
     if form is not JSON:
         return _table(request, form, rows, link, BarItem, _bar_item, bars_table)
-    items = [bar_item_json(row) for row in rows]
     body = BarsBody(
-        data=cast("list[BarItem]", items),  # they are encoded already
+        data=cast("list[BarItem]", bar_items_json(rows)),  # encoded already
         symbol=symbol,
         exchange=exchange,
         interval=interval,
@@ -172,15 +171,33 @@ async def _trades(
     if recent:
         rows.reverse()
     path = f"/trades/{symbol}/recent" if recent else f"/trades/{symbol}"
+    if form is JSON and newest and cursor is None:
+        return _newest_json(context, request, path, exchange, symbol, rows, after)
+    link = after and next_link(request, path, after)
     if form is not JSON:
-        link = after and next_link(request, path, after)
         return _table(request, form, rows, link, TradeItem, _trade_item, trades_table)
+    body = _trades_body(trade_items_json(rows, symbol, exchange), len(rows), symbol, exchange, link)
+    body.processing_time_ms = elapsed_ms(request)
+    return tagged_json(request, body, page_headers(link))
+
+
+def _newest_json(
+    context: Context,
+    request: Request,
+    path: str,
+    exchange: str,
+    symbol: str,
+    rows: list[TradeRow],
+    after: Cursor | None,
+) -> Response:
+    """The page that most requests are for: much of it is as it was the last time."""
     key = path, after is None, exchange, request.scope["query_string"]
     answer = context.answers.find(key, rows)
     if answer is None:
         items = context.answers.items(key, rows, trade_writer(symbol, exchange))
         link = after and next_link(request, path, after)
-        essence = _trades_json(items, symbol, exchange, link)
+        body = _trades_body(items, len(rows), symbol, exchange, link)
+        essence = essence_of(msgspec.json.encode(body))
         answer = Answer(rows, items, essence, tag_of(essence), link)
         context.answers.keep(key, answer)
     content = timed(answer.essence, elapsed_ms(request))
@@ -189,17 +206,18 @@ async def _trades(
     )
 
 
-def _trades_json(items: list[Raw], symbol: str, exchange: str, link: str | None) -> bytes:
-    """The body of these items, but for its time."""
-    body = TradesBody(
-        data=cast("list[TradeItem]", items),  # they are encoded already
+def _trades_body(
+    items: Raw | list[Raw], count: int, symbol: str, exchange: str, link: str | None
+) -> TradesBody:
+    """The body of items that are encoded already, but for its time."""
+    return TradesBody(
+        data=cast("list[TradeItem]", items),
         symbol=symbol,
         exchange=exchange,
-        count=len(items),
+        count=count,
         next=link,
         processing_time_ms=0.0,
     )
-    return essence_of(msgspec.json.encode(body))
 
 
 def _format(request: Request, query: Parameters) -> Format:
@@ -234,28 +252,40 @@ def _trade_item(row: TradeRow) -> TradeItem:
 
 
 def trade_writer(symbol: str, exchange: str) -> Callable[[TradeRow], Raw]:
-    """What writes these trades as `TradeItem` in JSON.
+    """What writes these trades as `TradeItem` in JSON, one at a time.
 
     Parameters
     ----------
     symbol, exchange : of all trades
     """
-    names = b'"symbol":%b,"exchange":%b' % tuple(map(msgspec.json.encode, (symbol, exchange)))
+    names = _names(symbol, exchange)
 
     def write(row: TradeRow) -> Raw:
-        if row.id_kind is IdKind.TRADE:
-            return trade_json(row, names)
-        return Raw(msgspec.json.encode(_trade_item(row)))
+        return trade_json(row, names) if row.id_kind is IdKind.TRADE else Raw(_encoded_trade(row))
 
     return write
 
 
-def bar_item_json(row: BarRow) -> Raw:
-    """A bar as `BarItem` in JSON."""
-    try:
-        return bar_json(row)
-    except OverflowError:
-        return Raw(msgspec.json.encode(_bar_item(row)))
+def trade_items_json(rows: list[TradeRow], symbol: str, exchange: str) -> Raw:
+    """Trades as an array of `TradeItem` in JSON; see `trade_writer`."""
+    return trades_json(rows, _names(symbol, exchange), _encoded_trade)
+
+
+def bar_items_json(rows: list[BarRow]) -> Raw:
+    """Bars as an array of `BarItem` in JSON."""
+    return bars_json(rows, _encoded_bar)
+
+
+def _names(symbol: str, exchange: str) -> bytes:
+    return b'"symbol":%b,"exchange":%b' % tuple(map(msgspec.json.encode, (symbol, exchange)))
+
+
+def _encoded_trade(row: TradeRow) -> bytes:
+    return msgspec.json.encode(_trade_item(row))
+
+
+def _encoded_bar(row: BarRow) -> bytes:
+    return msgspec.json.encode(_bar_item(row))
 
 
 def _bar_item(row: BarRow) -> BarItem:
