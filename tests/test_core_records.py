@@ -66,12 +66,14 @@ def test_the_last_known_time_of_receipt_is_told() -> None:
     assert Records().received_ns == -(2**63)
 
 
-def test_everyday_trades_are_given_as_integers() -> None:
+def test_delays_are_told_by_type() -> None:
     memory = new_ring()
     writer, consumer = producer(memory), Consumer(Segment(memory))
-    writer.write(record(TRADE, 7, struct.pack("<qqQIBB2x", -5, 6, 2**64 - 1, 3, 2, 0)))
-    writer.write(record(TRADE, 7, struct.pack("<qqQIBB2x", 1, 1, 0, 1, 1, 2) + b"\x01x"))
-    writer.write(record(TRADE, 7, b"too short"))
+    assert (Records().published_ns, Records().delays(TRADE)) == (-(2**63), [])
+    for kind, instrument, published_ns in ((TRADE, 7, 30), (UNKNOWN, 1, 31), (TRADE, 2, 8)):
+        writer.write(record(kind, instrument, b"body"), published_ns)
     found = consumer.next(10)
     assert isinstance(found, Records)
-    assert found.trade_tuples() == [(7, -7, 8, -5, 6, 2**64 - 1, 3, 2, 0)]
+    assert found.delays(TRADE) == [(7, 22), (2, 0)]
+    assert found.delays(UNKNOWN) == [(1, 23)]
+    assert found.published_ns == 8

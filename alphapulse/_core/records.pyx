@@ -14,11 +14,15 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from alphapulse._core.ring cimport AP_MAX_SEQUENCE, ap_padded
-from alphapulse._core.wire cimport NO_TIME, TRADE, get_u32, get_u64, put_u64
-
-cdef enum:
-    # Length of a trade whose id is a number; others are longer.
-    TRADE_BYTES = 72
+from alphapulse._core.wire cimport (
+    HEADER_BYTES,
+    NO_TIME,
+    TRADE,
+    TRADE_BODY,
+    get_u32,
+    get_u64,
+    put_u64,
+)
 
 # Types beyond 63, which no version of the format has as yet, included.
 cdef uint64_t EVERY_TYPE = 0xFFFFFFFFFFFFFFFF
@@ -119,6 +123,32 @@ cdef class Records:
         return found
 
     @property
+    def published_ns(self):
+        """When the last record was in the ring, ``NO_TIME`` if there is none."""
+        cdef Py_ssize_t at = self.begin
+        cdef int64_t found = NO_TIME
+        while at < self.end:
+            found = <int64_t>get_u64(self.chunk.data + at + 32)
+            at += ap_padded(get_u32(self.chunk.data + at))
+        return found
+
+    def delays(self, int kind):
+        """Of each record of a type: its instrument's id, and the time from its frame's arrival
+        until it was in the ring, in nanoseconds."""
+        cdef Py_ssize_t at = self.begin
+        cdef const uint8_t *record
+        cdef list found = []
+        while at < self.end:
+            record = self.chunk.data + at
+            at += ap_padded(get_u32(record))
+            if record[4] == kind:
+                found.append((
+                    record[6] | record[7] << 8,
+                    <int64_t>(get_u64(record + 32) - get_u64(record + 24)),
+                ))
+        return found
+
+    @property
     def nbytes(self):
         """Bytes of all records, padding included."""
         return self.end - self.begin
@@ -130,28 +160,6 @@ cdef class Records:
             if self.chunk.data[at + 4] == kind and get_u32(self.chunk.data + at) >= length:
                 found += 1
             at += ap_padded(get_u32(self.chunk.data + at))
-        return found
-
-    def trade_tuples(self):
-        """The trades among the records whose ids are numbers, as Python's integers.
-
-        Each is (instrument, exchange_ns, received_ns, price, size, trade_id, matches, side,
-        id_kind), the scaled numbers and codes of the record.
-        """
-        cdef Py_ssize_t at = self.begin
-        cdef const uint8_t *record
-        cdef list found = []
-        while at < self.end:
-            record = self.chunk.data + at
-            at += ap_padded(get_u32(record))
-            if record[4] != TRADE or get_u32(record) != TRADE_BYTES:
-                continue
-            found.append((
-                record[6] | record[7] << 8, <int64_t>get_u64(record + 16),
-                <int64_t>get_u64(record + 24), <int64_t>get_u64(record + 40),
-                <int64_t>get_u64(record + 48), get_u64(record + 56), get_u32(record + 64),
-                record[68], record[69],
-            ))
         return found
 
     def trades_into(self, rows):
@@ -168,7 +176,7 @@ cdef class Records:
             while at < self.end and (found + 1) * 64 <= view.len:
                 record = self.chunk.data + at
                 at += ap_padded(get_u32(record))
-                if record[4] != TRADE or get_u32(record) < 72:
+                if record[4] != TRADE or get_u32(record) < HEADER_BYTES + TRADE_BODY:
                     continue
                 row = <uint8_t *>view.buf + found * 64
                 put_u64(row, get_u64(record + 8) & AP_MAX_SEQUENCE)

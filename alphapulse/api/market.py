@@ -34,6 +34,8 @@ GIVEN_UP_SECONDS = 2.0
 """Pause before a ring that couldn't be read is opened again."""
 
 _SERVICE = "api"
+_TAKEN = sum(1 << kind for kind in (RecordType.SNAPSHOT, RecordType.DELTA, RecordType.STATE))
+"""As `Batch.of_types` takes them."""
 
 _FAULTS = {
     Reason.STOPPED: "its collector isn't running",
@@ -207,50 +209,51 @@ class Ring:
             for symbol, book in self._books.items():
                 book.view.invalidate()
                 self._changed[symbol] = None
-        for record in batch:
-            self._published_ns = record.published_ns
+        if len(batch):
+            self._published_ns = batch.published_ns
+        for record in batch.of_types(_TAKEN):
             try:
                 self._take_record(record, batch)
             except (BookError, RecordError) as error:
                 log.warning("a record can't be used", exchange=self.venue, problem=str(error))
+        # Of trades, of which there may be many, only this is wanted.
+        for instrument_id, delay_ns in batch.delays(RecordType.TRADE):
+            if instrument_id in batch.instruments:
+                self._traffic_of(batch.instruments[instrument_id].symbol).latency.add(delay_ns)
 
     def _take_record(self, record: RawRecord, batch: Batch) -> None:
-        if record.type in (RecordType.SNAPSHOT, RecordType.DELTA):
-            book = self._book_of(record, batch)
-            traffic = self._traffic_of(record, batch)
-            if record.type == RecordType.SNAPSHOT:
-                traffic.take_snapshot(record)
-            else:
-                traffic.take_update(record)
-            if record.type == RecordType.SNAPSHOT or book.view.ready:
-                book.view.apply(record.data)
-                book.timely = record.type == RecordType.DELTA
-            if record.type == RecordType.SNAPSHOT and book.view.reason is not Reason.REPEATED:
-                book.reason = book.view.reason
-        elif record.type == RecordType.TRADE:
-            self._traffic_of(record, batch).take_trade(record)
-        elif record.type == RecordType.STATE:
+        symbol = _instrument(record, batch).symbol
+        book = self._book_of(symbol)
+        if record.type == RecordType.STATE:
             event = decode(record.data, batch.instruments, self.venue)
             if isinstance(event, StateChange):
-                book = self._book_of(record, batch)
                 book.reason = event.reason
                 self._states[record.instrument] = event.state
                 if event.state is not BookState.LIVE:
                     book.view.invalidate()
+            return
+        traffic = self._traffic_of(symbol)
+        if record.type == RecordType.SNAPSHOT:
+            traffic.take_snapshot(record)
+        else:
+            traffic.take_update(record)
+        if record.type == RecordType.SNAPSHOT or book.view.ready:
+            book.view.apply(record.data)
+            book.timely = record.type == RecordType.DELTA
+        if record.type == RecordType.SNAPSHOT and book.view.reason is not Reason.REPEATED:
+            book.reason = book.view.reason
 
-    def _traffic_of(self, record: RawRecord, batch: Batch) -> Traffic:
-        symbol = _instrument(record, batch).symbol
+    def _traffic_of(self, symbol: str) -> Traffic:
         traffic = self.traffic.get(symbol)
         if traffic is None:
             traffic = self.traffic[symbol] = Traffic()
         return traffic
 
-    def _book_of(self, record: RawRecord, batch: Batch) -> _Book:
-        instrument = _instrument(record, batch)
-        book = self._books.get(instrument.symbol)
+    def _book_of(self, symbol: str) -> _Book:
+        book = self._books.get(symbol)
         if book is None:
-            book = self._books[instrument.symbol] = _Book(self._stage)
-        self._changed[instrument.symbol] = None  # asked for by what changes it
+            book = self._books[symbol] = _Book(self._stage)
+        self._changed[symbol] = None  # asked for by what changes it
         return book
 
 

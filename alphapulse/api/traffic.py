@@ -54,7 +54,8 @@ class Traffic:
         self.snapshot_bytes = 0
         self.changes = Window()
         self.latency = Window()
-        """From a frame's arrival at the collector until its record was in the ring; nanoseconds."""
+        """From a frame's arrival at the collector until its record was in the ring; nanoseconds.
+        Of trades, too, but not the transit: a venue tells old ones again."""
         self.transit = Window()
         """From the venue's time to the frame's arrival, differences of clocks included."""
 
@@ -71,10 +72,6 @@ class Traffic:
         """Count a snapshot; what is repeated tells nothing of latencies."""
         self.snapshots += 1
         self.snapshot_bytes += len(record)
-
-    def take_trade(self, record: RawRecord) -> None:
-        """Count a trade; a venue tells old ones again, so that their transit means nothing."""
-        self.latency.add(record.published_ns - record.received_ns)
 
 
 def compression_of(traffic: Sequence[Traffic]) -> Compression:

@@ -6,6 +6,7 @@ DuckDB's calls block, so they run in threads: one writes, a few read, each with 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,6 +36,7 @@ from alphapulse.store.bars import STORED, Part, regrouped
 from alphapulse.store.books import dump_book, load_book
 from alphapulse.store.embedded_bars import BarTables
 from alphapulse.store.embedded_file import connect, transaction
+from alphapulse.store.embedded_trades import read_span
 from alphapulse.store.identity import Series, sift, text_ids
 from alphapulse.store.recent import KEPT, RecentTrades
 from alphapulse.store.repository import Repository, WriteBatch
@@ -46,6 +48,9 @@ T = TypeVar("T")
 
 READERS = 2
 """Threads that answer queries."""
+WRITER_NICENESS = 5
+"""How far the writer's thread gives way where CPUs are scarce: someone waits for each answer, and
+what has to be written can wait for a moment. It still gets a quarter of a CPU."""
 SECONDS_BETWEEN_SWEEPS = 3600.0
 """How often what is older than the retention is deleted."""
 ROWS_AT_ONCE = 100_000
@@ -74,7 +79,7 @@ class EmbeddedStore(Repository):
         self._retention_ns = int(settings.retention_days * _DAY_NS)
         self._bar_retention_ns = int(settings.bar_retention_days * _DAY_NS)
         self._read_only = read_only
-        self._writer = ThreadPoolExecutor(1, "store-writer")
+        self._writer = ThreadPoolExecutor(1, "store-writer", _give_way)
         self._readers = ThreadPoolExecutor(READERS, "store-reader")
         self._local = threading.local()
         # A transaction takes milliseconds of CPU time, however small it is.
@@ -152,42 +157,50 @@ class EmbeddedStore(Repository):
     ) -> list[TradeRow]:
         """See `History`."""
         key = exchange, symbol
-        series, held = self._series_ids.get(key), self._held.get(key)
-        if series is None or held is None:
-            return []
         if newest and start_ns is None and end_ns is None and beyond is None:
-            return await self._read_newest(key, series, limit)
-        start, end = _span(*narrowed(start_ns, end_ns, beyond, newest))
-        start, end = max(start, held.first_ns), min(end, held.last_ns)
-        # Twice the time that holds so many on the average.
-        width = None if limit is None else 2 * limit * (held.last_ns - held.first_ns) // held.trades
-        query = tables.select_trades(newest, beyond is not None)
-        rows: list[tuple[Any, ...]] = []
-        for window in _windows(start, end, width, newest):
-            rows = await self._read(query, [series, *window, *(beyond or ()), _limit(limit)])
-            if len(rows) == limit:
-                break
-        trades = [tables.trade_of(row, *key) for row in rows]
-        return trades[::-1] if newest else trades
+            known = await self._newest(key, limit)
+            if known is not None:
+                return known
+        span = _span(*narrowed(start_ns, end_ns, beyond, newest))
+        read = partial(self._read_trades, key, span, limit, newest=newest, beyond=beyond)
+        return await self._run(self._readers, read)
 
-    async def _read_newest(
-        self, key: tuple[str, str], series: int, limit: int | None
-    ) -> list[TradeRow]:
+    async def _newest(self, key: tuple[str, str], limit: int | None) -> list[TradeRow] | None:
         known = self._recent.read(key, limit)
         if known is None and limit is not None and limit <= KEPT:
             # In the writer's thread, so that nothing is added between reading and keeping.
-            await self._run(self._writer, lambda: self._keep_newest(key, series))
+            await self._run(self._writer, lambda: self._keep_newest(key))
             known = self._recent.read(key, limit)
-        if known is not None:
-            return known
-        values = [series, *_span(None, None), _limit(limit)]
-        rows = await self._read(tables.select_trades(True, False), values)
-        return [tables.trade_of(row, *key) for row in reversed(rows)]
+        return known
 
-    def _keep_newest(self, key: tuple[str, str], series: int) -> None:
-        query = tables.select_trades(True, False)
-        rows = self._cursor().execute(query, [series, *_span(None, None), KEPT]).fetchall()
-        self._recent.put(key, [tables.trade_of(row, *key) for row in reversed(rows)])
+    def _keep_newest(self, key: tuple[str, str]) -> None:
+        self._recent.put(key, self._read_trades(key, _span(None, None), KEPT, newest=True))
+
+    def _read_trades(
+        self,
+        key: tuple[str, str],
+        span: tuple[int, int],
+        limit: int | None,
+        *,
+        newest: bool,
+        beyond: OrderKey | None = None,
+    ) -> list[TradeRow]:
+        series, held = self._series_ids.get(key), self._held.get(key)
+        trades: list[TradeRow] = []
+        if series is None or held is None:
+            return trades
+        start, end = max(span[0], held.first_ns), min(span[1], held.last_ns)
+        width = None
+        if limit is not None:
+            # The time that holds a few more on the average.
+            width = 5 * limit * (held.last_ns - held.first_ns) // (4 * held.trades)
+        for window in _windows(start, end, width, newest):
+            trades = read_span(
+                self._cursor(), key, series, window, limit, newest=newest, beyond=beyond
+            )
+            if len(trades) == limit:
+                break
+        return trades
 
     async def read_parts(
         self,
@@ -456,6 +469,12 @@ class EmbeddedStore(Repository):
         self._swept = True
         self._recent.clear()
         return True
+
+
+def _give_way() -> None:
+    thread = threading.get_native_id()
+    before = os.getpriority(os.PRIO_PROCESS, thread)
+    os.setpriority(os.PRIO_PROCESS, thread, before + WRITER_NICENESS)
 
 
 def _summaries(cursor: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], SeriesSummary]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from alphapulse.history import FillStatus, GapFill, GapRow, StateRow, TradeRow
-from alphapulse.model import BookState, Channel, IdKind, Reason, Side
+from alphapulse.history import FillStatus, GapFill, GapRow, StateRow
+from alphapulse.model import BookState, Channel, Reason
 from alphapulse.store._columns import trade_columns as trade_columns
 from alphapulse.store.bars import STORED
 
@@ -106,13 +106,6 @@ DROP TABLE gaps_1;
 """
 MIGRATE_FROM_1 = _BEFORE + SCHEMA + _AFTER
 
-_SELECT_TRADES = """
-SELECT id_kind, trade_number, trade_text, timestamp_ns, received_ns, price, price_exponent,
-    size, size_exponent, side, matches, filled
-FROM trades WHERE series = ? AND timestamp_ns BETWEEN ? AND ? {beyond}
-ORDER BY timestamp_ns {order}, trade_number {order}, trade_text {order} LIMIT ?
-"""
-
 INSERT_TRADES = """
 INSERT INTO trades SELECT series, id_kind, trade_number, {text}, timestamp_ns, received_ns, price,
     price_exponent, size, size_exponent, side, matches, filled, entry
@@ -178,48 +171,11 @@ FROM trades JOIN series ON trades.series = series.id
 GROUP BY series.exchange, series.symbol ORDER BY series.exchange, series.symbol
 """
 
-_KINDS = tuple(IdKind)
-_SIDES = (Side.BUY, Side.BUY, Side.SELL)
-
-
-def select_trades(newest: bool, beyond: bool) -> str:
-    """Query for trades, with values series, start, end, what `beyond` needs, limit.
-
-    Parameters
-    ----------
-    newest : the last ones, backwards, instead of the first ones
-    beyond : only those beyond a time, number and text
-    """
-    sign, order = ("<", "DESC") if newest else (">", "ASC")
-    condition = f"AND (timestamp_ns, trade_number, trade_text) {sign} (?, ?, ?)" if beyond else ""
-    return _SELECT_TRADES.format(beyond=condition, order=order)
-
 
 def insert_trades(columns: Mapping[str, NDArray[Any]]) -> str:
     """Statement that adds a registered ``new_trades`` with these columns."""
     # Texts are rare, and dear to hand over.
     return INSERT_TRADES.format(text="trade_text" if "trade_text" in columns else "''")
-
-
-def trade_of(row: tuple[Any, ...], exchange: str, symbol: str) -> TradeRow:
-    """Trade of a row that ``select_trades`` gave."""
-    kind, number, text, timestamp_ns, received_ns, price, price_exp, *rest = row
-    size, size_exp, side, matches, filled = rest
-    return TradeRow(
-        exchange=exchange,
-        symbol=symbol,
-        trade_id=text or str(number),
-        id_kind=_KINDS[kind],
-        timestamp_ns=timestamp_ns,
-        received_ns=received_ns,
-        price=price,
-        price_exponent=price_exp,
-        size=size,
-        size_exponent=size_exp,
-        side=_SIDES[side],
-        matches=matches,
-        filled=filled,
-    )
 
 
 def gap_of(row: tuple[Any, ...], exchange: str) -> GapRow:

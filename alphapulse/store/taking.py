@@ -20,17 +20,15 @@ from alphapulse.history import (
     trade_row,
 )
 from alphapulse.log import get_logger
-from alphapulse.model import Gap, IdKind, Overrun, RecordType, Side, StateChange, Trade
+from alphapulse.model import Gap, Overrun, RecordType, StateChange, Trade
 from alphapulse.shm import Batch, RawRecord, RingReader
+from alphapulse.store._rows import rows_of_records
 from alphapulse.store.kept_books import KeptBooks
 
 READ_RECORDS = 1024
 """Records taken from the ring at once."""
 READ_NS = 2_000_000
 """How long the ring is read before others of the loop have their turn."""
-
-_SIDES = {int(side): side for side in Side}
-_KINDS = {int(kind): kind for kind in IdKind if kind is not IdKind.TEXT}
 
 log = get_logger(__name__)
 
@@ -100,7 +98,7 @@ class Taking:
             self._lose(batch.overrun, collected)
             return
         taken = len(collected.trades)
-        rows = trade_rows(batch)
+        rows = rows_of_records(batch, batch.instruments, batch.exchange)
         if len(rows) == len(batch) or len(rows) == batch.count_type(RecordType.TRADE, 0):
             collected.trades += rows
         else:
@@ -166,35 +164,6 @@ class Taking:
         elif isinstance(event, StateChange):
             collected.states.append(state_row(event))
             self._books.tell(event.symbol, event.state)
-
-
-def trade_rows(batch: Batch) -> list[TradeRow]:
-    """Rows of the everyday trades of a batch: ids are numbers, and nothing is wrong with them."""
-    rows = []
-    instruments, exchange = batch.instruments, batch.exchange
-    for (
-        instrument_id, exchange_ns, received_ns, price, size, number, matches, side, kind
-    ) in batch.trade_tuples():  # fmt: skip
-        instrument = instruments.get(instrument_id)
-        if instrument is None or side not in _SIDES or kind not in _KINDS:
-            continue
-        rows.append(
-            TradeRow(
-                exchange=exchange,
-                symbol=instrument.symbol,
-                trade_id=str(number),
-                id_kind=_KINDS[kind],
-                timestamp_ns=received_ns if exchange_ns == NO_TIME else exchange_ns,
-                received_ns=received_ns,
-                price=price,
-                price_exponent=instrument.price_exponent,
-                size=size,
-                size_exponent=instrument.size_exponent,
-                side=_SIDES[side],
-                matches=matches,
-            )
-        )
-    return rows
 
 
 def _types(*types: RecordType) -> int:
