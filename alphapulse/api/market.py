@@ -217,9 +217,10 @@ class Ring:
             except (BookError, RecordError) as error:
                 log.warning("a record can't be used", exchange=self.venue, problem=str(error))
         # Of trades, of which there may be many, only this is wanted.
-        for instrument_id, delay_ns in batch.delays(RecordType.TRADE):
-            if instrument_id in batch.instruments:
-                self._traffic_of(batch.instruments[instrument_id].symbol).latency.add(delay_ns)
+        instruments = batch.instruments
+        for number, delay_ns in batch.delays(RecordType.TRADE):
+            if number in instruments:
+                self._traffic_of(instruments[number].symbol).latency.add(delay_ns)
 
     def _take_record(self, record: RawRecord, batch: Batch) -> None:
         symbol = _instrument(record, batch).symbol

@@ -368,7 +368,9 @@ class EmbeddedStore(Repository):
         if batch.position is not None:
             self._place(cursor, batch.exchange, batch.position)
         self._added = new
-        self._coming = _with_trades(self._coming, new)
+        if new:
+            keys = {(batch.exchange, row.symbol) for row in new}
+            self._coming = self._with_trades(self._coming, keys)
 
     def _place(self, cursor: duckdb.DuckDBPyConnection, exchange: str, position: Position) -> None:
         if exchange in self._placed:
@@ -397,12 +399,9 @@ class EmbeddedStore(Repository):
                 values = [series[symbol].dump(), known]
                 cursor.execute("UPDATE series SET ids = ? WHERE id = ?", values)
         numbers = [self._series_ids[exchange, row.symbol] for row in rows]
-        self._columns = tables.trade_columns(rows, numbers, self._entries)
-        cursor.register("new_trades", self._columns)
-        try:
-            cursor.execute(tables.insert_trades(self._columns))
-        finally:
-            cursor.unregister("new_trades")
+        new_trades = self._columns = tables.trade_columns(rows, numbers, self._entries)
+        # DuckDB finds the variable that the statement names: to register a view takes longer.
+        cursor.execute(tables.insert_trades(new_trades))
 
     def _known_texts(
         self, cursor: duckdb.DuckDBPyConnection, batch: WriteBatch
@@ -416,6 +415,22 @@ class EmbeddedStore(Repository):
             if cursor.fetchall():
                 known.add((symbol, trade_id))
         return known
+
+    def _with_trades(
+        self, held: dict[tuple[str, str], SeriesSummary], keys: set[tuple[str, str]]
+    ) -> dict[tuple[str, str], SeriesSummary]:
+        """Summaries after the trades in `_columns`, of these series, were added."""
+        found = dict(held)
+        all_times, numbers = self._columns["timestamp_ns"], self._columns["series"]
+        for key in keys:
+            times = all_times[numbers == self._series_ids[key]]
+            first, last, count = int(times.min()), int(times.max()), len(times)
+            if key in held:
+                before = held[key]
+                first, last = min(first, before.first_ns), max(last, before.last_ns)
+                count += before.trades
+            found[key] = SeriesSummary(*key, count, first, last)
+        return found
 
     async def _keep_up(self) -> None:
         """Delete what is older than the retention, in pieces, for as long as the store is open."""
@@ -481,24 +496,6 @@ def _summaries(cursor: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], Serie
     """What the tables hold, counted: it takes a scan of all trades."""
     rows = map(SeriesSummary._make, cursor.execute(tables.SELECT_SUMMARY).fetchall())
     return {(row.exchange, row.symbol): row for row in rows}
-
-
-def _with_trades(
-    held: dict[tuple[str, str], SeriesSummary], new: list[TradeRow]
-) -> dict[tuple[str, str], SeriesSummary]:
-    """Summaries after trades were added."""
-    by_series: dict[tuple[str, str], list[int]] = {}
-    for trade in new:
-        by_series.setdefault((trade.exchange, trade.symbol), []).append(trade.timestamp_ns)
-    found = dict(held)
-    for key, times in by_series.items():
-        first, last, count = min(times), max(times), len(times)
-        if key in held:
-            before = held[key]
-            first, last = min(first, before.first_ns), max(last, before.last_ns)
-            count += before.trades
-        found[key] = SeriesSummary(*key, count, first, last)
-    return found
 
 
 def _windows(start: int, end: int, width: int | None, newest: bool) -> Iterator[tuple[int, int]]:

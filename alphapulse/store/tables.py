@@ -173,7 +173,7 @@ GROUP BY series.exchange, series.symbol ORDER BY series.exchange, series.symbol
 
 
 def insert_trades(columns: Mapping[str, NDArray[Any]]) -> str:
-    """Statement that adds a registered ``new_trades`` with these columns."""
+    """Statement that adds these columns; DuckDB looks for them in a variable `new_trades`."""
     # Texts are rare, and dear to hand over.
     return INSERT_TRADES.format(text="trade_text" if "trade_text" in columns else "''")
 
