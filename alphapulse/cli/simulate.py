@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,9 @@ import uvloop
 from alphapulse.cli.common import fail
 from alphapulse.errors import CaptureError, ConfigError
 from alphapulse.simulators import SIMULATORS, Endpoints, SimulationSettings, run
+
+MAX_SYMBOLS = 10_000
+"""Most pairs of a generated market; each takes some hundred kilobytes a venue."""
 
 
 def command(
@@ -71,12 +75,28 @@ def command(
         )
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(settings))
-    except (ConfigError, CaptureError, OSError) as error:
+    except (ConfigError, CaptureError) as error:
         fail(str(error))
+    except OSError as error:
+        fail(f"{error.strerror}; {_remedy(error.errno)}")
+
+
+def _remedy(number: int | None) -> str:
+    """What helps who can't listen where he wants to."""
+    if number == errno.EADDRINUSE:
+        return "choose another --port (0: any free ones), or stop what listens there"
+    if number == errno.EACCES:
+        return "choose a --port from 1024 on (0: any free ones)"
+    return "choose as --host an address of this machine"
 
 
 def _symbols(text: str) -> int | tuple[str, ...]:
-    return int(text) if text.isdigit() else tuple(part.strip() for part in text.split(","))
+    if not text.isdecimal():
+        return tuple(part.strip() for part in text.split(","))
+    count = int(text) if len(text) < 10 else MAX_SYMBOLS + 1
+    if not 1 <= count <= MAX_SYMBOLS:
+        fail(f"--symbols {text}: write how many, 1 to {MAX_SYMBOLS}, or names like BTC-USD,ETH-USD")
+    return count
 
 
 async def _run(settings: SimulationSettings) -> None:

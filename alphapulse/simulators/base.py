@@ -29,7 +29,13 @@ from alphapulse.simulators.limits import RollingBudget, TokenBucket
 from alphapulse.simulators.market import Market
 from alphapulse.simulators.protocol import VenueProtocol
 from alphapulse.simulators.source import CaptureSource, Topic, rest_key
-from alphapulse.simulators.web import Handler, WebServer, control_routes, json_response
+from alphapulse.simulators.web import (
+    Handler,
+    WebServer,
+    control_routes,
+    json_response,
+    listen,
+)
 
 MAX_CLIENT_MESSAGE_BYTES = 1024 * 1024
 MAX_WAITING_BYTES = 256 * 1024 * 1024
@@ -133,8 +139,7 @@ class VenueSimulator(VenueProtocol):
         try:
             self._server = await ws_create_server(
                 self._accept,
-                self.host,
-                self._ports[0],
+                sock=listen(self.host, self._ports[0]),
                 enable_auto_pong=False,
                 max_frame_size=MAX_CLIENT_MESSAGE_BYTES,
                 logger_name="simulator",

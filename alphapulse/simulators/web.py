@@ -7,6 +7,7 @@ venue's book; ``POST /control/{fault}`` calls a method of `Faults` with a JSON o
 from __future__ import annotations
 
 import inspect
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from alphapulse.simulators.base import VenueSimulator
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
 
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -69,6 +73,19 @@ def control_routes(simulator: VenueSimulator) -> list[Route]:
     ]
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises `OSError`, naming the address, where there can be none."""
+    try:
+        listener = socket.create_server((host, port), backlog=BACKLOG)
+    except OSError as error:
+        problem = f"can't listen on {host}:{port}: {os.strerror(error.errno)}"
+        if isinstance(error, socket.gaierror):
+            problem = f"can't listen on {host}: {error.strerror}"
+        raise OSError(error.errno, problem) from error
+    listener.setblocking(False)
+    return listener
+
+
 class WebServer:
     """Starlette on uvicorn within the running event loop, without a task of its own.
 
@@ -93,9 +110,8 @@ class WebServer:
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
-        """Listen. Raises `OSError` if the address is taken."""
-        listener = socket.create_server((host, port), backlog=2048)
-        listener.setblocking(False)
+        """Listen. Raises `OSError` as `listen` does."""
+        listener = listen(host, port)
         self._sockets = [listener]
         self.port = listener.getsockname()[1]
         # startup and shutdown rather than serve: no signal handlers, no timer ten times a second.
