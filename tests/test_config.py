@@ -86,6 +86,34 @@ def test_an_empty_short_variable_counts_as_absent(variable: str) -> None:
     assert config.load(environ={variable: ""}) == config.Settings()
 
 
+@pytest.mark.parametrize(
+    ("variable", "key"),
+    [
+        ("ALPHAPULSE_API_PORT", "api.port"),
+        ("ALPHAPULSE_REDIS_URL", "store.redis_url"),
+        ("ALPHAPULSE_STORE_PATH", "store.path"),
+        ("ALPHAPULSE_VENUES__KRAKEN_DEPTH", "venues.kraken.depth"),
+        ("alphapulse__venues__kraken__depth", "venues.kraken.depth"),
+    ],
+)
+def test_a_variable_with_a_wrong_separator_is_refused(variable: str, key: str) -> None:
+    message = refusal("", **{variable: "7"})
+    assert message == f"{key}: {variable} isn't how it is set; write {variable_of(key)}"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("ALPHAPULSE_SOAK_SECONDS", "7"),
+        ("ALPHAPULSE_API_PORT", ""),
+        # As Kubernetes gives it to pods beside a service of the name alphapulse-api.
+        ("ALPHAPULSE_API_PORT", "tcp://10.0.0.7:3001"),
+    ],
+)
+def test_a_variable_for_other_ends_is_let_be(variable: str, value: str) -> None:
+    assert config.load(environ={variable: value}) == config.Settings()
+
+
 def test_values_from_the_environment() -> None:
     settings = config.load(
         environ={

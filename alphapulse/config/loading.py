@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import operator
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -165,6 +166,29 @@ def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, _Found]]:
         if name.startswith(VARIABLE_PREFIX):
             key = name.removeprefix(VARIABLE_PREFIX).lower().replace("__", ".")
             yield key, _environment_value(key, environ[name], name)
+        else:
+            _refuse_misspelt(name, environ[name])
+
+
+def _refuse_misspelt(variable: str, value: str) -> None:
+    """Refuse a variable that would set something if its separators were right."""
+    key = _MISSPELT.get(_run_together(variable))
+    # Kubernetes tells pods where services are: of one called alphapulse-api in ALPHAPULSE_API_PORT.
+    if key is not None and value and not _SERVICE.match(value):
+        raise ConfigError(key, f"{variable} isn't how it is set; write {variable_of(key)}")
+
+
+def _run_together(variable: str) -> str:
+    """A variable's name with a single underscore wherever there are underscores."""
+    return re.sub("_+", "_", variable.upper())
+
+
+_SERVICE = re.compile("(tcp|udp|sctp)://")
+
+_MISSPELT = {f"ALPHAPULSE_{name}": key for name, key in SHORT_VARIABLES.items()} | {
+    _run_together(variable_of(key)): key for key in LEAVES
+}
+"""Settings by their variables' names, run together; and by short names with a prefix to them."""
 
 
 def _environment_value(key: str, text: str, variable: str) -> _Found:
