@@ -143,6 +143,23 @@ async def test_what_can_not_be_stored_is_named_and_nothing_of_it_is_stored(
     assert await store.summarise() == []
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        ({"side": "up"}, "data[1].side`; use buy or sell"),
+        ({"side": 1}, "data[1].side`; use buy or sell"),
+        ({"id_kind": "x"}, "data[1].id_kind`; use trade or aggregate or text"),
+    ],
+)
+async def test_what_a_field_may_be_is_told(
+    running: Running, wrong: dict[str, Any], right: str
+) -> None:
+    response = await running.api.http.post(URL, json=body(TRADE, {**TRADE, **wrong}))
+    status, _, detail = problem(response)
+    assert status == 400
+    assert detail.endswith(right)
+
+
 async def test_bodies_are_bounded(running: Running) -> None:
     api, _ = running
     kind = {"Content-Type": "application/json"}

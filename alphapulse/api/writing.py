@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from http import HTTPStatus
+from typing import Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Raw
@@ -36,6 +37,16 @@ MAX_TRADES_BYTES = 1 << 20
 MAX_SYMBOL_LENGTH = 64
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?", re.ASCII)
+
+_FIELD = re.compile(r"at `\$\.data\[\d+\]\.(\w+)`$")
+"""Where a trade's field is at fault, as msgspec's messages end."""
+_CHOICES = {
+    field.name: " or ".join(get_args(type_))
+    for field in msgspec.structs.fields(GivenTrade)
+    for type_ in (field.type, *get_args(field.type))
+    if get_origin(type_) is Literal
+}
+"""What fields of a trade may be that have few values."""
 
 EXCHANGE = Name("exchange", "Whose trades these are; it may be one that isn't collected.")
 DEPTH = Count("depth", "Most levels a side that are kept.", default=100)
@@ -101,7 +112,14 @@ async def _given(request: Request) -> GivenTrades:
     try:
         return msgspec.json.decode(content, type=GivenTrades)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise bad("body", str(error)) from None
+        raise bad("body", _with_choices(str(error))) from None
+
+
+def _with_choices(problem: str) -> str:
+    """A problem with a body; if it is with a field of few values, these are added."""
+    found = _FIELD.search(problem)
+    choices = _CHOICES.get(found[1]) if found else None
+    return f"{problem}; use {choices}" if choices else problem
 
 
 def _plain(trade: GivenTrade) -> dict[str, str | None]:
