@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 from enum import StrEnum
 from operator import lt
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -29,6 +29,8 @@ from alphapulse.model import (
     StateChange,
     Trade,
 )
+
+R = TypeVar("R")
 
 INTERVALS_NS = {
     "1s": NS_PER_SECOND,
@@ -353,6 +355,13 @@ def narrowed(
     if newest:
         return start_ns, beyond[0] if end_ns is None else min(end_ns, beyond[0])
     return beyond[0] if start_ns is None else max(start_ns, beyond[0]), end_ns
+
+
+def at_most(limit: int | None, rows: Sequence[R], newest: bool) -> list[R]:
+    """The first rows, or the last ones if `newest`; all without a limit."""
+    if limit is None:
+        return list(rows)
+    return list(rows[max(len(rows) - limit, 0) :] if newest else rows[:limit])
 
 
 def in_order(rows: Sequence[TradeRow]) -> list[TradeRow]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
 import random
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,10 +29,18 @@ from alphapulse.history import (
     SeriesSummary,
     StateRow,
     TradeRow,
+    in_order,
 )
 from alphapulse.model import BookState, Channel, Level, Reason
 from alphapulse.shm import Position
-from alphapulse.store import EmbeddedStore, WriteBatch, embedded, embedded_bars, tables
+from alphapulse.store import (
+    EmbeddedStore,
+    WriteBatch,
+    embedded,
+    embedded_bars,
+    embedded_retention,
+    tables,
+)
 from tests.reference import bars as reference
 from tests.support import ROOT
 from tests.trading import NOW_NS, eventually, row, stored_ids
@@ -38,6 +48,7 @@ from tests.trading import NOW_NS, eventually, row, stored_ids
 OLD = ROOT / "tests" / "data" / "history-1.duckdb.gz"
 """A file that a program with tables of version 1 wrote."""
 DAY_NS = 86400 * 10**9
+KEY = ("kraken", "BTC-USD")
 
 HOLD = """
 import duckdb, sys
@@ -133,7 +144,7 @@ async def test_a_file_in_another_process_is_refused_naming_it(
 async def test_what_is_old_is_deleted(
     settings: Callable[..., StoreSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(embedded_retention, "ROWS_AT_ONCE", 2)
     now_ns = wall_ns()
     times = {day: now_ns - (10 - day) * DAY_NS for day in range(10)}
     rows = [row(day, timestamp_ns=time) for day, time in times.items()]
@@ -344,6 +355,98 @@ async def test_the_memory_limit_holds(settings: Callable[..., StoreSettings]) ->
     store = await EmbeddedStore.open(settings(memory_limit_bytes=64 << 20))
     answer = await store._read("SELECT current_setting('memory_limit')", [])
     assert answer == [("64.0 MiB",)]
+    await store.close()
+
+
+async def test_the_writer_gives_way(settings: Callable[..., StoreSettings]) -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    store = await EmbeddedStore.open(settings())
+    assert await store._run(store._readers, niceness) == niceness()
+    expected = min(niceness() + embedded.WRITER_NICENESS, 19)
+    assert await store._run(store._writer, niceness) == expected
+    await store.close()
+
+
+async def test_a_writer_that_may_not_give_way_writes(
+    settings: Callable[..., StoreSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "setpriority", refuse)
+    store = await EmbeddedStore.open(settings())
+    assert await store.append(WriteBatch(exchange="kraken", trades=[row(1)])) == 1
+    assert await stored_ids(store) == ["1"]
+    await store.close()
+
+
+async def test_a_table_of_somebody_else_is_not_taken_for_new_trades(
+    settings: Callable[..., StoreSettings],
+) -> None:
+    store = await EmbeddedStore.open(settings(retention_days=0))
+    await store.append(WriteBatch(exchange="kraken", trades=[row(1), row(2)]))
+    await store._read("CREATE TABLE new_trades AS SELECT * FROM trades LIMIT 1", [])
+    assert await store.append(WriteBatch(exchange="kraken", trades=[row(3), row("a")])) == 2
+    assert sorted(await stored_ids(store)) == ["1", "2", "3", "a"]
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("UPDATE trades SET side = 200", "side 200"),
+        ("UPDATE trades SET side = 0", "side 0"),
+        ("UPDATE trades SET id_kind = 3", "id_kind 3"),
+    ],
+)
+async def test_a_damaged_table_is_a_store_error(
+    settings: Callable[..., StoreSettings], damage: str, told: str
+) -> None:
+    store = await EmbeddedStore.open(settings(retention_days=0))
+    await store.append(WriteBatch(exchange="kraken", trades=[row(1)]))
+    await store._read(damage, [])
+    with pytest.raises(StoreError, match=told):
+        await stored_ids(store)
+    await store.close()
+
+
+async def test_reads_are_in_order_while_trades_come_and_go(
+    settings: Callable[..., StoreSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    monkeypatch.setattr(embedded_retention, "ROWS_AT_ONCE", 50)
+    store = await EmbeddedStore.open(settings(retention_days=1))
+    now_ns = wall_ns()
+    kept = [row(number, timestamp_ns=now_ns + rng.randrange(50)) for number in range(400)]
+    old = [row(number, timestamp_ns=now_ns - 2 * DAY_NS) for number in range(400, 600)]
+    await store.append(WriteBatch(exchange="kraken", trades=[*old, *kept[:100]]))
+
+    async def change() -> None:
+        more = True
+        for begin in range(100, 400, 10):
+            await store.append(WriteBatch(exchange="kraken", trades=kept[begin : begin + 10]))
+            more = more and await store._run(store._writer, store._sweep)
+
+    changing = asyncio.create_task(change())
+    while not changing.done():
+        there = (await store.summarise())[0].trades - 200
+        limit, newest = rng.choice([1, 7, 40]), rng.random() < 0.5
+        start = rng.choice([None, now_ns])
+        found = await store.read_trades(*KEY, start, None, limit, newest=newest)
+        assert len(found) == limit
+        places = [each.order_key for each in found]
+        assert places == sorted(set(places))
+        everything = await store.read_trades(*KEY, now_ns)
+        assert max(there, 100) <= len(everything) <= 400
+    await changing
+    while await store._run(store._writer, store._sweep):
+        pass
+    assert await stored_ids(store) == [each.trade_id for each in in_order(kept)]
+    assert [each.trades for each in await store.summarise()] == [400]
     await store.close()
 
 

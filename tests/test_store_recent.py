@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
@@ -68,4 +69,15 @@ async def test_requests_see_what_was_committed(tmp_path: object) -> None:
         for limit in (1, 3, KEPT, 25):
             found = await store.read_trades(*KEY, limit=limit, newest=True)
             assert found == in_order(held)[-limit:]
+    await store.close()
+
+
+async def test_what_there_is_nothing_of_is_not_kept(tmp_path: Path) -> None:
+    store = await EmbeddedStore.open(StoreSettings(path=f"{tmp_path}/history.duckdb"))
+    for number in range(5):
+        assert await store.read_trades("kraken", f"NO-{number}", limit=3, newest=True) == []
+    assert store._recent._series == {}
+    await store.append(WriteBatch(exchange="kraken", trades=[at(1, 1)]))
+    assert await store.read_trades(*KEY, limit=3, newest=True) == [at(1, 1)]
+    assert list(store._recent._series) == [KEY]
     await store.close()

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from alphapulse.clock import NO_TIME
 from alphapulse.errors import StoreError
 from alphapulse.history import (
+    ALL,
     INTERVALS_NS,
     BookRow,
     FillStatus,
@@ -86,6 +87,16 @@ async def test_an_empty_store_answers(store: Store) -> None:
     assert await store.read_book("kraken", "BTC-USD") is None
     assert await store.summarise() == []
     assert await store.position("kraken") is None
+
+
+async def test_a_limit_of_nothing_gives_nothing(store: Store) -> None:
+    await append(store, row(1), row(2))
+    for newest in (False, True):
+        assert await store.read_trades("kraken", "BTC-USD", limit=0, newest=newest) == []
+        assert await store.read_trades("kraken", "BTC-USD", NOW_NS, limit=0, newest=newest) == []
+        for exchange in ("kraken", ALL):
+            bars = await store.read_bars(exchange, "BTC-USD", 10**9, limit=0, newest=newest)
+            assert bars == []
 
 
 async def test_every_field_comes_back_exactly(store: Store) -> None:

@@ -81,11 +81,13 @@ def test_rows_of_columns_are_what_the_columns_were_made_of(rows: list[TradeRow])
     assert rows_of_columns(columns, *KEY) == rows
 
 
+@pytest.mark.parametrize("most", [0, 3, embedded_trades.MOST_UNSORTED])
 @pytest.mark.parametrize("unsorted", [1, 2, embedded_trades.UNSORTED])
 async def test_any_part_is_that_of_a_plain_list(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unsorted: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unsorted: int, most: int
 ) -> None:
     monkeypatch.setattr(embedded_trades, "UNSORTED", unsorted)
+    monkeypatch.setattr(embedded_trades, "MOST_UNSORTED", most)
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     rng = random.Random(seed)
@@ -100,7 +102,10 @@ async def test_any_part_is_that_of_a_plain_list(
         batch = WriteBatch(exchange="kraken", trades=rows[first : first + 50])
         await store.append(batch)
     for _ in range(150):
-        newest, limit = rng.random() < 0.5, rng.choice([None, 1, 2, 9, 40, 200])
+        newest, limit = (
+            rng.random() < 0.5,
+            rng.choice([None, 0, 1, 2, 9, 40, 200, 2**63 - 1, 2**70]),
+        )
         beyond: OrderKey | None = rng.choice([None, rng.choice(held).order_key])
         start = rng.choice([None, NOW_NS + rng.randrange(4) * 10**9])
         wanted = [one for one in held if start is None or one.timestamp_ns >= start]
@@ -108,7 +113,7 @@ async def test_any_part_is_that_of_a_plain_list(
             wanted = [one for one in wanted if (one.order_key < beyond) == newest]
             wanted = [one for one in wanted if one.order_key != beyond]
         if limit is not None:
-            wanted = wanted[-limit:] if newest else wanted[:limit]
+            wanted = wanted[max(len(wanted) - limit, 0) :] if newest else wanted[:limit]
         found = await store.read_trades(*KEY, start, None, limit, newest=newest, beyond=beyond)
         assert found == wanted, (newest, limit, beyond, start)
     await store.close()

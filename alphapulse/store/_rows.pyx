@@ -17,6 +17,7 @@ from alphapulse._core.wire cimport (
 
 import numpy as np
 
+from alphapulse.errors import StoreError
 from alphapulse.history import TradeRow
 from alphapulse.model import IdKind, Side
 
@@ -74,6 +75,11 @@ def rows_of_columns(columns, str exchange not None, str symbol not None):
     ----------
     columns : arrays of one length, by the names of table ``trades``
     exchange, symbol : of all of them
+
+    Raises
+    ------
+    StoreError
+        a code is none of this version's
     """
     cdef const uint8_t[::1] id_kinds = columns["id_kind"]
     cdef const uint64_t[::1] trade_numbers = columns["trade_number"]
@@ -87,6 +93,11 @@ def rows_of_columns(columns, str exchange not None, str symbol not None):
     cdef Py_ssize_t index
     cdef list rows = []
     for index in range(times.shape[0]):
+        if not 1 <= sides[index] <= 2 or id_kinds[index] > ID_TEXT:
+            raise StoreError(
+                f"table trades is damaged: a trade of {exchange} {symbol} has side {sides[index]} "
+                f"and id_kind {id_kinds[index]}; known are 1, 2 and 0 to {ID_TEXT}"
+            )
         rows.append(
             TradeRow(
                 exchange=exchange,

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
 
-from alphapulse.clock import NS_PER_SECOND, wall_ns
+from alphapulse.clock import wall_ns
 from alphapulse.config import StoreSettings
 from alphapulse.errors import StoreError
 from alphapulse.fixed import INT64_MAX
@@ -26,16 +26,19 @@ from alphapulse.history import (
     SeriesSummary,
     StateRow,
     TradeRow,
+    at_most,
     narrowed,
 )
 from alphapulse.log import get_logger
 from alphapulse.model import IdKind
 from alphapulse.shm import Position
 from alphapulse.store import tables
-from alphapulse.store.bars import STORED, Part, regrouped
+from alphapulse.store.bars import Part, regrouped
 from alphapulse.store.books import dump_book, load_book
 from alphapulse.store.embedded_bars import BarTables
 from alphapulse.store.embedded_file import connect, transaction
+from alphapulse.store.embedded_retention import Retention, reclaim
+from alphapulse.store.embedded_summaries import Summaries, counted, with_added
 from alphapulse.store.embedded_trades import read_span
 from alphapulse.store.identity import Series, sift, text_ids
 from alphapulse.store.recent import KEPT, RecentTrades
@@ -44,6 +47,8 @@ from alphapulse.store.repository import Repository, WriteBatch
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Columns = Mapping[str, NDArray[Any]]
+
 T = TypeVar("T")
 
 READERS = 2
@@ -51,13 +56,8 @@ READERS = 2
 WRITER_NICENESS = 5
 """How far the writer's thread gives way where CPUs are scarce: someone waits for each answer, and
 what has to be written can wait for a moment. It still gets a quarter of a CPU."""
-SECONDS_BETWEEN_SWEEPS = 3600.0
-"""How often what is older than the retention is deleted."""
-ROWS_AT_ONCE = 100_000
-"""Trades deleted in one transaction, about; others go on in between."""
 
 _TIMES_MIN = -INT64_MAX
-_DAY_NS = 86400 * NS_PER_SECOND
 
 log = get_logger(__name__)
 
@@ -76,8 +76,7 @@ class EmbeddedStore(Repository):
         self, database: duckdb.DuckDBPyConnection, settings: StoreSettings, *, read_only: bool
     ) -> None:
         self._database = database
-        self._retention_ns = int(settings.retention_days * _DAY_NS)
-        self._bar_retention_ns = int(settings.bar_retention_days * _DAY_NS)
+        self._retention = Retention(settings)
         self._read_only = read_only
         self._writer = ThreadPoolExecutor(1, "store-writer", _give_way)
         self._readers = ThreadPoolExecutor(READERS, "store-reader")
@@ -89,14 +88,10 @@ class EmbeddedStore(Repository):
         self._seen: dict[str, dict[str, Series]] | None = None
         self._entries = 0
         self._gap_id = 0
-        # What summaries tell: as committed, and as it will be after the transaction under way.
-        self._held: dict[tuple[str, str], SeriesSummary] = {}
-        self._coming: dict[tuple[str, str], SeriesSummary] = {}
+        # As committed; replaced, never changed.
+        self._held: Summaries = {}
         self._bars = BarTables()
         self._recent = RecentTrades()
-        self._added: list[TradeRow] = []
-        self._columns: dict[str, NDArray[Any]] = {}
-        self._swept = False
         self._upkeep: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -122,14 +117,14 @@ class EmbeddedStore(Repository):
         except BaseException:
             await store.close()
             raise
-        if not read_only and (store._retention_ns or store._bar_retention_ns):
-            store._upkeep = asyncio.create_task(store._keep_up())
+        if not read_only and store._retention.limited:
+            sweep = partial(store._run, store._writer, store._sweep)
+            store._upkeep = asyncio.create_task(store._retention.run(sweep))
         return store
 
     def _start(self) -> None:
         cursor = self._cursor()
         self._load(cursor)
-        self._held = self._coming
         self._bars.load(cursor, self._entries, write=not self._read_only)
 
     async def append(self, batch: WriteBatch) -> int:
@@ -167,7 +162,7 @@ class EmbeddedStore(Repository):
 
     async def _newest(self, key: tuple[str, str], limit: int | None) -> list[TradeRow] | None:
         known = self._recent.read(key, limit)
-        if known is None and limit is not None and limit <= KEPT:
+        if known is None and limit is not None and limit <= KEPT and key in self._held:
             # In the writer's thread, so that nothing is added between reading and keeping.
             await self._run(self._writer, lambda: self._keep_newest(key))
             known = self._recent.read(key, limit)
@@ -226,7 +221,7 @@ class EmbeddedStore(Repository):
             read = partial(self._bars.read, self._cursor, series, interval_ns, *window)
             parts = regrouped(await self._run(self._readers, read), interval_ns)
             if limit is not None and len(parts) >= limit:
-                return parts[-limit:] if newest else parts[:limit]
+                return at_most(limit, parts, newest)
         return parts
 
     async def read_gaps(
@@ -313,22 +308,21 @@ class EmbeddedStore(Repository):
 
     def _commit(self, batch: WriteBatch) -> int:
         cursor = self._cursor()
-        self._coming, self._added = self._held, []
         try:
             with transaction(cursor):
-                self._append(cursor, batch)
+                new, columns = self._append(cursor, batch)
         except BaseException:
             # What is noted in memory may be ahead of the file now.
             self._seen = None
             raise
-        self._held = self._coming
-        if self._added:
-            self._entries += len(self._added)
-            self._recent.add(self._added)
-            self._bars.add(self._columns)
+        if new:
+            self._entries += len(new)
+            self._held = with_added(self._held, columns, self._series_ids)
+            self._recent.add(new)
+            self._bars.add(columns)
         if self._bars.due:
             self._bars.write(cursor, self._entries)
-        return len(self._added)
+        return len(new)
 
     def _load(self, cursor: duckdb.DuckDBPyConnection) -> dict[str, dict[str, Series]]:
         seen: dict[str, dict[str, Series]] = {}
@@ -345,15 +339,17 @@ class EmbeddedStore(Repository):
         self._placed = {exchange for (exchange,) in cursor.fetchall()}
         ((self._entries,),) = cursor.execute(tables.SELECT_ENTRIES).fetchall()
         self._series_ids, self._seen = ids, seen
-        self._coming = _summaries(cursor)
+        self._held = counted(cursor)
         return seen
 
-    def _append(self, cursor: duckdb.DuckDBPyConnection, batch: WriteBatch) -> None:
+    def _append(
+        self, cursor: duckdb.DuckDBPyConnection, batch: WriteBatch
+    ) -> tuple[list[TradeRow], Columns]:
+        """Write a batch; its trades that are new, and as columns if there are any."""
         seen = self._load(cursor) if self._seen is None else self._seen
         series = seen.setdefault(batch.exchange, {})
         new = sift(batch.trades, series, self._known_texts(cursor, batch))
-        if new:
-            self._insert_trades(cursor, batch.exchange, new, series)
+        columns = self._insert_trades(cursor, batch.exchange, new, series) if new else {}
         for gap in batch.gaps:
             # By the time, so that no id comes again after the newest gap was deleted.
             self._gap_id = max(self._gap_id + 1, wall_ns())
@@ -367,10 +363,7 @@ class EmbeddedStore(Repository):
             cursor.execute(tables.INSERT_BOOK, values)
         if batch.position is not None:
             self._place(cursor, batch.exchange, batch.position)
-        self._added = new
-        if new:
-            keys = {(batch.exchange, row.symbol) for row in new}
-            self._coming = self._with_trades(self._coming, keys)
+        return new, columns
 
     def _place(self, cursor: duckdb.DuckDBPyConnection, exchange: str, position: Position) -> None:
         if exchange in self._placed:
@@ -386,7 +379,7 @@ class EmbeddedStore(Repository):
         exchange: str,
         rows: list[TradeRow],
         series: dict[str, Series],
-    ) -> None:
+    ) -> Columns:
         for symbol in dict.fromkeys(row.symbol for row in rows):
             known = self._series_ids.get((exchange, symbol))
             if known is None:
@@ -399,9 +392,10 @@ class EmbeddedStore(Repository):
                 values = [series[symbol].dump(), known]
                 cursor.execute("UPDATE series SET ids = ? WHERE id = ?", values)
         numbers = [self._series_ids[exchange, row.symbol] for row in rows]
-        new_trades = self._columns = tables.trade_columns(rows, numbers, self._entries)
+        new_trades = tables.trade_columns(rows, numbers, self._entries)
         # DuckDB finds the variable that the statement names: to register a view takes longer.
         cursor.execute(tables.insert_trades(new_trades))
+        return new_trades
 
     def _known_texts(
         self, cursor: duckdb.DuckDBPyConnection, batch: WriteBatch
@@ -416,86 +410,35 @@ class EmbeddedStore(Repository):
                 known.add((symbol, trade_id))
         return known
 
-    def _with_trades(
-        self, held: dict[tuple[str, str], SeriesSummary], keys: set[tuple[str, str]]
-    ) -> dict[tuple[str, str], SeriesSummary]:
-        """Summaries after the trades in `_columns`, of these series, were added."""
-        found = dict(held)
-        all_times, numbers = self._columns["timestamp_ns"], self._columns["series"]
-        for key in keys:
-            times = all_times[numbers == self._series_ids[key]]
-            first, last, count = int(times.min()), int(times.max()), len(times)
-            if key in held:
-                before = held[key]
-                first, last = min(first, before.first_ns), max(last, before.last_ns)
-                count += before.trades
-            found[key] = SeriesSummary(*key, count, first, last)
-        return found
-
-    async def _keep_up(self) -> None:
-        """Delete what is older than the retention, in pieces, for as long as the store is open."""
-        while True:
-            try:
-                while await self._run(self._writer, self._sweep):
-                    pass
-            except StoreError as error:
-                log.warning("old history is not being deleted", problem=str(error))
-            await asyncio.sleep(SECONDS_BETWEEN_SWEEPS)
-
     def _sweep(self) -> bool:
-        """Delete a piece; whether there is more."""
+        """Delete a piece of what is old; whether there is more."""
         cursor = self._cursor()
-        now = wall_ns()
         # No trade is deleted that bars don't have.
         self._bars.write(cursor, self._entries)
-        if self._retention_ns and self._sweep_trades(cursor, now - self._retention_ns):
+        if self._retention.delete_trades(cursor, self._note_ids):
+            self._recent.clear()
             return True
-        with transaction(cursor):
-            if self._retention_ns:
-                for query in tables.DELETE_OLD:
-                    cursor.execute(query, [now - self._retention_ns])
-                # Those of a second, of which there are many, live no longer than the trades.
-                self._bars.forget(cursor, STORED[:1], now - self._retention_ns)
-            if self._bar_retention_ns:
-                self._bars.forget(cursor, STORED, now - self._bar_retention_ns)
-        if self._swept:
-            self._held = _summaries(cursor)
-            self._swept = False
-        try:
-            # Gives the space of deleted rows to later ones; also done as the log grows.
-            cursor.execute("CHECKPOINT")
-        except duckdb.TransactionException as error:
-            log.debug("no checkpoint now", problem=str(error))
+        if self._retention.delete_others(cursor, self._bars):
+            self._held = counted(cursor)
+        reclaim(cursor)
         return False
 
-    def _sweep_trades(self, cursor: duckdb.DuckDBPyConnection, oldest_ns: int) -> bool:
-        """Delete some trades that are older; whether there were any."""
-        bounds = [oldest_ns, ROWS_AT_ONCE]
-        ((last_ns,),) = cursor.execute(tables.SELECT_OLD, bounds).fetchall()
-        if last_ns is None:
-            return False
-        with transaction(cursor):
-            seen = self._load(cursor) if self._seen is None else self._seen
-            for (exchange, symbol), number in self._series_ids.items():
-                # The trades tell no more where the highest range ends.
-                values = [seen[exchange][symbol].dump(), number]
-                cursor.execute("UPDATE series SET ids = ? WHERE id = ?", values)
-            cursor.execute("DELETE FROM trades WHERE timestamp_ns <= ?", [last_ns])
-        self._swept = True
-        self._recent.clear()
-        return True
+    def _note_ids(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        """Write which trades were seen; trades that are deleted don't tell it any more."""
+        seen = self._load(cursor) if self._seen is None else self._seen
+        for (exchange, symbol), number in self._series_ids.items():
+            values = [seen[exchange][symbol].dump(), number]
+            cursor.execute("UPDATE series SET ids = ? WHERE id = ?", values)
 
 
 def _give_way() -> None:
     thread = threading.get_native_id()
-    before = os.getpriority(os.PRIO_PROCESS, thread)
-    os.setpriority(os.PRIO_PROCESS, thread, before + WRITER_NICENESS)
-
-
-def _summaries(cursor: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], SeriesSummary]:
-    """What the tables hold, counted: it takes a scan of all trades."""
-    rows = map(SeriesSummary._make, cursor.execute(tables.SELECT_SUMMARY).fetchall())
-    return {(row.exchange, row.symbol): row for row in rows}
+    try:
+        before = os.getpriority(os.PRIO_PROCESS, thread)
+        os.setpriority(os.PRIO_PROCESS, thread, before + WRITER_NICENESS)
+    except OSError as error:
+        # As in containers that allow no such call. Queries wait a little longer then.
+        log.info("the history's writer doesn't give way to queries", problem=str(error))
 
 
 def _windows(start: int, end: int, width: int | None, newest: bool) -> Iterator[tuple[int, int]]:

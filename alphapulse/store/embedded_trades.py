@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import numpy as np
 
+from alphapulse.fixed import INT64_MAX
 from alphapulse.history import OrderKey, TradeRow
 from alphapulse.model import IdKind
 from alphapulse.store._rows import rows_of_columns
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 UNSORTED = 8
 """Times the limit up to which trades are taken from the database as they lie there: to sort so few
 here costs less than a sorted query."""
+MOST_UNSORTED = 100_000
+"""How many more than the limit that may be, so that a page takes about the memory of its trades."""
 
 _SELECT = """
 SELECT id_kind, trade_number, trade_text, timestamp_ns, received_ns, price, price_exponent,
@@ -51,7 +54,7 @@ def read_span(
     beyond : only those beyond this place
     """
     values: dict[str, Any] = {"series": series, "start": span[0], "end": span[1]}
-    most = None if limit is None else UNSORTED * limit
+    most = None if limit is None else min(UNSORTED * limit, limit + MOST_UNSORTED, INT64_MAX)
     columns = _fetch(cursor, _SELECT, values, most)
     if most is not None and len(columns["timestamp_ns"]) == most:
         sign, way = ("<", "DESC") if newest else (">", "ASC")

@@ -39,7 +39,7 @@ class RecentTrades:
         if newest is None:
             return None
         if limit is not None and limit <= len(newest.rows):
-            return newest.rows[-limit:]
+            return newest.rows[len(newest.rows) - limit :]
         return list(newest.rows) if newest.whole else None
 
     def put(self, key: Key, rows: list[TradeRow]) -> None:

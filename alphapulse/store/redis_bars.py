@@ -16,7 +16,7 @@ import redis.asyncio
 
 from alphapulse.clock import NS_PER_SECOND
 from alphapulse.fixed import format_decimal
-from alphapulse.history import INTERVALS_NS, OrderKey, TradeRow
+from alphapulse.history import INTERVALS_NS, OrderKey, TradeRow, at_most
 from alphapulse.store.bars import BarTail, Part, parts_of, regrouped, source_of, span_of_bars
 from alphapulse.store.entries import Entry, Keys, pairs, trade_of
 from alphapulse.store.redis_link import Link, Request
@@ -189,9 +189,7 @@ class BarReader:
             # The bar at the edge may lack what the next page has.
             if not left or (limit is not None and len(bars) > limit):
                 break
-        if limit is None:
-            return bars
-        return bars[-limit:] if newest else bars[:limit]
+        return at_most(limit, bars, newest)
 
     async def _buckets(self, interval: str, start: int | None, end: int | None) -> list[int]:
         length = BUCKET_SECONDS[interval]

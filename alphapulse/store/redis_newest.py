@@ -15,7 +15,7 @@ from typing import Any
 import redis.asyncio
 import redis.exceptions
 
-from alphapulse.history import TradeRow
+from alphapulse.history import TradeRow, at_most
 from alphapulse.store.entries import Entry, Keys, trade_of
 from alphapulse.store.recent import KEPT
 from alphapulse.store.redis_link import Link, Request
@@ -67,7 +67,7 @@ class NewestTrades:
             task = self._coming[key] = asyncio.create_task(self._update(key))
             task.add_done_callback(_look)
         rows = await asyncio.shield(task)
-        return rows[-limit:]
+        return at_most(limit, rows, newest=True)
 
     async def close(self) -> None:
         """Close the connection."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import redis.asyncio
 
-from alphapulse.history import OrderKey, TradeRow, in_order, narrowed
+from alphapulse.history import OrderKey, TradeRow, at_most, in_order, narrowed
 from alphapulse.store.entries import NS_PER_MS, Entry, Keys, parse_entry_id, trade_of
 
 PAGE = 5000
@@ -60,10 +60,7 @@ class StreamReader:
         if edge is not None:
             low, high = (edge, high) if newest else (low, edge)
         rows += [row for row in await self._late(start_ns, low, high) if wanted(row)]
-        rows = in_order(rows)
-        if limit is None:
-            return rows
-        return rows[-limit:] if newest else rows[:limit]
+        return at_most(limit, in_order(rows), newest)
 
     async def _in_time(
         self,

@@ -20,6 +20,7 @@ from alphapulse.history import (
     History,
     StateRow,
     TradeRow,
+    at_most,
     summary_of,
 )
 from alphapulse.model import Level
@@ -129,9 +130,7 @@ class Repository:
         held = [each.exchange for each in await self.summarise() if each.symbol == symbol]
         # A bar that is among the first ones of all exchanges is so in each that has it.
         bars = consolidated({each: await parts(each) for each in held}, interval_ns)
-        if limit is None:
-            return bars
-        return bars[-limit:] if newest else bars[:limit]
+        return at_most(limit, bars, newest)
 
     async def save_trades(
         self: Store, trades: Iterable[Mapping[str, Any] | Any], symbol: str, exchange: str

@@ -109,8 +109,9 @@ MIGRATE_FROM_1 = _BEFORE + SCHEMA + _AFTER
 INSERT_TRADES = """
 INSERT INTO trades SELECT series, id_kind, trade_number, {text}, timestamp_ns, received_ns, price,
     price_exponent, size, size_exponent, side, matches, filled, entry
-FROM new_trades
+FROM temp.new_trades
 """
+"""``temp``, since the file may have a table of that name."""
 
 SELECT_GAPS = """
 SELECT id, symbol, channel, reason, first, last, "count", since_ns, received_ns, epoch, status,
