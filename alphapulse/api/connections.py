@@ -1,4 +1,4 @@
-"""HTTP connections whose answers are written at once.
+"""HTTP connections whose answers are written at once, those to what is no HTTP included.
 
 uvicorn writes an answer's head and its body one after the other, and the event loop sends each
 without waiting: two system calls, and two times that the client is woken.
@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from alphapulse.api.problems import MEDIA_TYPE, Problem
 
 MOST_HELD_BYTES = 65536
 """Beyond this what was written is sent without waiting for more."""
@@ -22,6 +25,20 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, with a transport that joins what is written."""
         super().connection_made(Joining(transport, self.loop))
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what the parser refuses, and close."""
+        content = Problem(HTTPStatus.BAD_REQUEST, msg).content()
+        head = (
+            f"HTTP/1.1 400 Bad Request\r\ncontent-type: {MEDIA_TYPE}\r\n"
+            f"content-length: {len(content)}\r\nconnection: close\r\n\r\n"
+        )
+        self.transport.write(head.encode() + content)
+        self.transport.close()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        # A request to become a WebSocket is answered as if it weren't one.
+        self.logger.debug("Unsupported upgrade request.")
 
 
 class Joining(asyncio.Transport):

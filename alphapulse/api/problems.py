@@ -46,8 +46,8 @@ class Problem(Exception):
         self.parameter = parameter
         self.headers = headers
 
-    def response(self) -> Response:
-        """The answer."""
+    def content(self) -> bytes:
+        """Body of the answer."""
         body = ProblemBody(
             type="about:blank",
             title=self.status.phrase,
@@ -55,12 +55,11 @@ class Problem(Exception):
             detail=self.detail,
             parameter=self.parameter,
         )
-        return Response(
-            msgspec.json.encode(body),
-            self.status.value,
-            self.headers,
-            MEDIA_TYPE,
-        )
+        return msgspec.json.encode(body)
+
+    def response(self) -> Response:
+        """The answer."""
+        return Response(self.content(), self.status.value, self.headers, MEDIA_TYPE)
 
 
 def bad(parameter: str, detail: str) -> Problem:
