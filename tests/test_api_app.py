@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from alphapulse.api import app
 from alphapulse.config import Settings
 from alphapulse.errors import StoreError
 from alphapulse.history import INTERVALS_NS
@@ -38,6 +40,8 @@ SPANS: list[tuple[dict[str, Any], list[str]]] = [
     ({"start_time": "2020-01-01T00:00:00Z", "end_time": "2020-01-02T00:00:00+02:00"}, []),
     ({"end_time": "1969-12-31T23:59:59.5-01:00"}, []),
     ({"start_time": -5}, ["1", "2", "3"]),
+    ({"start_time": "0001-01-01", "end_time": "9999-12-31T23:59:59.999999Z"}, ["1", "2", "3"]),
+    ({"start_time": "9999-12-31"}, []),
 ]
 
 ERRORS: list[tuple[str, int, str | None]] = [
@@ -50,7 +54,7 @@ ERRORS: list[tuple[str, int, str | None]] = [
     ("/trades/BTC-USD?start_time=yesterday", 400, "start_time"),
     ("/trades/BTC-USD?start_time=1690730998343000", 400, "start_time"),
     ("/trades/BTC-USD?start_time=1.0000000001", 400, "start_time"),
-    ("/trades/BTC-USD?start_time=9999-12-31", 400, "start_time"),
+    ("/trades/BTC-USD?start_time=9999-12-32", 400, "start_time"),
     ("/trades/BTC-USD?start_time=NaN", 400, "start_time"),
     ("/trades/BTC-USD?end_time=2020-13-01", 400, "end_time"),
     ("/trades/BTC-USD?start_time=2&end_time=1", 400, "start_time"),
@@ -232,6 +236,20 @@ async def test_a_store_that_fails_is_told(
     monkeypatch.setattr(store, "read_trades", away)
     status, _, detail = await api.refused("/trades/BTC-USD", exchange="kraken")
     assert (status, detail) == (503, "the disk is away")
+
+
+async def test_a_store_that_does_not_answer_is_told(
+    api: Api, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "ANSWER_SECONDS", 0.05)
+
+    async def hanging(*_: object, **__: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(store, "read_trades", hanging)
+    response = await api.http.get("/trades/BTC-USD?exchange=kraken")
+    assert problem(response) == (503, None, "the store gave no answer in 0.05 s")
+    assert response.headers["retry-after"] == "1"
 
 
 async def test_a_fault_of_ours_is_a_500_without_details(

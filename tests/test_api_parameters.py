@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from alphapulse.api.parameters import END_TIME, START_TIME, Limits, Parameters
 from alphapulse.api.problems import Problem
-from alphapulse.fixed import format_decimal
+from alphapulse.fixed import INT64_MAX, format_decimal
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -43,6 +43,33 @@ def test_iso_8601_times_are_exact(
     moment = (EPOCH + timedelta(microseconds=microseconds)).astimezone(zone)
     text = moment.isoformat(separator)
     assert start_of(text, escaped=escaped or separator == " ") == microseconds * 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("2026-11-21t10:00:00.25z", "2026-11-21T10:00:00.25Z"),
+        ("2026-11-21T10:00:00,25Z", "2026-11-21T10:00:00.25Z"),
+        ("2026-11-21T10:00", "2026-11-21T10:00:00Z"),
+        ("2026-11-21T10:00:00+0530", "2026-11-21T04:30:00Z"),
+    ],
+)
+def test_iso_8601_has_several_ways_of_writing_a_time(text: str, same: str) -> None:
+    assert start_of(text) == start_of(same)
+
+
+@pytest.mark.parametrize(
+    ("text", "time_ns"),
+    [
+        ("9999-12-31T23:59:59.999999", INT64_MAX),
+        ("2262-04-11T23:47:17Z", INT64_MAX),
+        ("2262-04-11T23:47:16.854775806Z", INT64_MAX - 1),
+        ("1677-09-21T00:12:43", -INT64_MAX),
+        ("0001-01-01T00:00:00+14:00", -INT64_MAX),
+    ],
+)
+def test_a_date_beyond_what_can_be_kept_is_the_nearest_that_can(text: str, time_ns: int) -> None:
+    assert start_of(text) == time_ns
 
 
 @given(st.text(max_size=30).filter(lambda text: not re.match(r"[+-]?\d", text)))

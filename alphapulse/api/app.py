@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Awaitable
 from http import HTTPStatus
 
 from starlette.middleware.cors import CORSMiddleware
@@ -34,6 +36,10 @@ from alphapulse.api.meter import OTHER, Meter
 from alphapulse.api.pages import CURSOR
 from alphapulse.api.parameters import END_TIME, START_TIME, Parameters
 from alphapulse.api.routing import Routes
+from alphapulse.errors import StoreError
+
+ANSWER_SECONDS = 8.0
+"""How long the store may take: who waits for 10 s is still told that it doesn't answer."""
 
 _TABLES = tuple(TABLE_FORMATS.values())
 
@@ -185,4 +191,14 @@ class _Api:
         if endpoint.negotiated and FORMAT not in endpoint.parameters:
             accepted(request, endpoint.formats)
         query = Parameters(request, endpoint.parameters, self._context.limits)
-        return await endpoint.handler(self._context, request, query)
+        answer = endpoint.handler(self._context, request, query)
+        # What is given up half-way is as if it hadn't been asked for; a write might have been done.
+        return await (_in_time(answer) if endpoint.method == GET else answer)
+
+
+async def _in_time(answer: Awaitable[Response]) -> Response:
+    try:
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return await answer
+    except TimeoutError:
+        raise StoreError(f"the store gave no answer in {ANSWER_SECONDS:g} s") from None

@@ -14,7 +14,7 @@ from urllib.parse import parse_qsl
 from starlette.requests import Request
 
 from alphapulse.api.problems import bad
-from alphapulse.clock import NS_PER_SECOND, parse_iso8601
+from alphapulse.clock import parse_iso8601
 from alphapulse.errors import FixedPointError
 from alphapulse.fixed import INT64_MAX, format_decimal, parse_decimal
 from alphapulse.history import ALL
@@ -326,7 +326,6 @@ def _seconds(text: str) -> int:
 def _moment(text: str) -> int:
     # A plus sign that wasn't escaped in the query arrives as a space.
     date, rest = text[:11], text[11:].replace(" ", "+")
-    time_ns = parse_iso8601(date + rest)
-    if abs(time_ns) > INT64_MAX - NS_PER_SECOND:
-        raise ValueError("beyond what nanoseconds can tell")
-    return time_ns
+    time_ns = parse_iso8601((date + rest).upper().replace(",", "."))
+    # Nothing can be kept beyond, so that the year 9999 as a bound means the same.
+    return min(max(time_ns, -INT64_MAX), INT64_MAX)
