@@ -19,6 +19,10 @@ DATABASE_THREADS = 1
 them are take a fifth more of a CPU in two."""
 
 _LOCK_HOLDER = re.compile(r"\(PID (\d+)\)")
+_ASK = (
+    "ask its server, `alphapulse export --from http://127.0.0.1:3001` or "
+    'alphapulse.open_repository("http://127.0.0.1:3001") for instance'
+)
 
 log = get_logger(__name__)
 
@@ -34,7 +38,7 @@ def connect(settings: StoreSettings, *, read_only: bool = False) -> duckdb.DuckD
     Raises
     ------
     StoreError
-        another process has it open, it can't be created, or it is of another version
+        it is open elsewhere, can't be read or created, or is of another version
     """
     path = Path(settings.path)
     config: dict[str, str | bool | int | float | list[str]] = {
@@ -48,12 +52,12 @@ def connect(settings: StoreSettings, *, read_only: bool = False) -> duckdb.DuckD
     try:
         database = duckdb.connect(str(path), read_only=read_only, config=config)
     except duckdb.Error as error:
-        raise StoreError(_problem(path, str(error))) from error
+        raise StoreError(_problem(path, str(error), read_only)) from error
     try:
         _check_version(database, path, read_only)
     except duckdb.Error as error:
         database.close()
-        raise StoreError(_problem(path, str(error))) from error
+        raise StoreError(_problem(path, str(error), read_only)) from error
     except StoreError:
         database.close()
         raise
@@ -103,14 +107,28 @@ def _check_version(database: duckdb.DuckDBPyConnection, path: Path, read_only: b
     )
 
 
-def _problem(path: Path, text: str) -> str:
-    holder = _LOCK_HOLDER.search(text)
-    if "lock" not in text:
+def _problem(path: Path, text: str, read_only: bool) -> str:
+    """What is wrong where DuckDB says this, and what helps."""
+    if "different configuration" in text:
+        return (
+            f"{path} is open in this process already; use that store, or close it first "
+            "(several may read one file: open each with read_only=True)"
+        )
+    if "Could not set lock" not in text:
         return f"{path} can't be opened as a database: {text}"
-    who = f"process {holder[1]}" if holder else "another process"
+    holder = _LOCK_HOLDER.search(text)
+    found = f"{path} is open in {f'process {holder[1]}' if holder else 'another process'}"
+    if read_only:
+        return (
+            f"{found}, which writes it, and nobody else can read it meanwhile; {_ASK}, or stop it"
+        )
+    if "read-only" in text:
+        return (
+            f"{found}, which reads it, and nobody can write it meanwhile; stop that process or set "
+            "store.path to another file; to read it too, open it with read_only=True "
+            "(alphapulse.open_repository)"
+        )
     return (
-        f"{path} is open in {who}, and the embedded database serves one process at a time; read "
-        "through that one's REST (HttpRepository in alphapulse.client.repository, "
-        "`alphapulse export --from`), stop it, set store.path to another file, or use Redis "
-        "(store.redis_url)"
+        f"{found}, and the embedded database serves one process at a time; stop that one, set "
+        f"store.path to another file, or use Redis (store.redis_url); to read it, {_ASK}"
     )
