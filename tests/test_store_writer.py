@@ -11,8 +11,11 @@ from random import Random
 from typing import Any
 
 import pytest
+from redis import Redis
+from structlog.testing import capture_logs
 
 from alphapulse import metrics
+from alphapulse.clock import NO_TIME, wall_ns
 from alphapulse.config import Settings
 from alphapulse.errors import StoreError
 from alphapulse.history import INTERVALS_NS
@@ -27,6 +30,7 @@ from tests.trading import (
     Venue,
     eventually,
     redis_server,
+    row,
     settings_for,
     store_writer,
     stored_ids,
@@ -308,6 +312,53 @@ async def test_redis_restarting_loses_nothing(ring_prefix: str) -> None:
                     server.start()
                 await wait_for_ids(store, ids(*range(100, 401)))
         assert await store.read_gaps("kraken") == []
+        await store.close()
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+async def test_a_redis_that_comes_back_empty_is_told(ring_prefix: str, restarted: bool) -> None:
+    with redis_server() as server, capture_logs() as logs:
+        settings = settings_for(ring_prefix, redis_url=server.url)
+        store = await open_store(settings)
+        with Venue(ring_prefix, size_bytes=1 << 14) as venue:
+
+            async def kept_up() -> bool:
+                place = await store.position("kraken")
+                return place is not None and place.sequence == venue.writer.sequence + 1
+
+            async with store_writer(settings, store):
+                for number in range(1, 1000):
+                    venue.trade("BTC-USD", number, exchange_ns=NOW_NS + number)
+                    if number % 50 == 0:
+                        await eventually(kept_up)
+                await eventually(kept_up)
+                before_ns = wall_ns()
+                if restarted:
+                    server.stop()
+                    server.start()
+                else:
+                    with Redis.from_url(server.url) as client:
+                        client.flushall()
+                    # What comes from elsewhere hides nothing.
+                    other = WriteBatch(exchange="kraken", trades=[row(1, symbol="ETH-USD")])
+                    await store.append(other)
+                venue.trade("BTC-USD", 1000, exchange_ns=NOW_NS + 1000)
+
+                async def caught_up() -> bool:
+                    return (await stored_ids(store))[-1:] == ["1000"]
+
+                await eventually(caught_up)
+        held = len(await stored_ids(store))
+        assert held < 1000
+        all_lost, lapped = await store.read_gaps("kraken")
+        assert (all_lost.channel, all_lost.reason) == (Channel.RING, Reason.STARTED)
+        assert (all_lost.symbol, all_lost.first, all_lost.last, all_lost.count) == (None,) * 4
+        assert all_lost.since_ns == NO_TIME
+        assert before_ns < all_lost.received_ns < wall_ns()
+        # Of the ring's own records it is known how many there were: trades, and an instrument.
+        assert (lapped.reason, lapped.first, lapped.count) == (Reason.STARTED, 1, 1001 - held)
+        assert "BTC-USD" in await store.get_symbols("kraken")
+        assert [each for each in logs if each["log_level"] == "error"]
         await store.close()
 
 

@@ -67,6 +67,8 @@ class Follower:
         self._stop = stop
         self._wait = BACKOFF_FIRST_SECONDS
         self._reader: RingReader | None = None
+        self._stored: Position | None = None
+        """The place in the ring that the store is known to have had."""
         self._rows = metrics.STORE_ROWS.bind(exchange=venue)
         self._new = 0
         """Rows that the metric doesn't tell yet."""
@@ -98,6 +100,7 @@ class Follower:
     async def _session(self) -> None:
         """From the position in the store to the first failure."""
         position = await self._store.position(self._venue)
+        forgotten = self._has_forgotten(position)
         reader = self._resume(position)
         oldest = reader is None
         if reader is None:
@@ -105,7 +108,8 @@ class Follower:
         try:
             heard_ns = await self._last_heard_ns()
             if oldest:
-                await self._note_beginning(reader.position, position == BEGINNING, heard_ns)
+                successor = position == BEGINNING
+                await self._note_beginning(reader.position, successor, forgotten, heard_ns)
             self._reader = reader
             await self._follow(reader, position, heard_ns)
         finally:
@@ -158,6 +162,28 @@ class Follower:
                 heard_ns = max([heard_ns, *times])
         return heard_ns
 
+    def _has_forgotten(self, position: Position | None) -> bool:
+        """Whether the store has lost all that it held, going by the place that it tells now."""
+        before = self._stored
+        if position is None:
+            if before is not None:
+                log.error(
+                    "the store has come back empty: of what it held, only what the ring still has "
+                    "is written again",
+                    exchange=self._venue,
+                )
+            else:
+                log.info("nothing is stored as yet: the history begins here", exchange=self._venue)
+            return before is not None
+        self._stored = position
+        if before is not None and BEGINNING != position < before:
+            log.warning(
+                "the store has lost the latest of what it held; what the ring still has is "
+                "written again",
+                exchange=self._venue,
+            )
+        return False
+
     def _resume(self, position: Position | None) -> RingReader | None:
         """A reader at the stored position; None where there is none of use."""
         if position is None or position == BEGINNING:
@@ -169,30 +195,23 @@ class Follower:
             log.warning("the stored position is void", exchange=self._venue, problem=str(error))
             return None
 
-    async def _note_beginning(self, position: Position, successor: bool, heard_ns: int) -> None:
+    async def _note_beginning(
+        self, position: Position, successor: bool, forgotten: bool, heard_ns: int
+    ) -> None:
         """Write down what was lost before the ring was followed at all.
 
         Parameters
         ----------
         position : where reading begins
         successor : whether there was a ring before, read to its end: nobody has collected since
+        forgotten : whether the store has lost what it held
         heard_ns : our time of the last trade that was written
         """
         gaps = []
+        if forgotten:
+            gaps.append(self._boundless(Reason.STARTED, NO_TIME))
         if successor and heard_ns != NO_TIME:
-            gaps.append(
-                GapRow(
-                    exchange=self._venue,
-                    symbol=None,
-                    channel=Channel.RING,
-                    reason=Reason.RESTARTED,
-                    first=None,
-                    last=None,
-                    count=None,
-                    since_ns=heard_ns,
-                    received_ns=wall_ns(),
-                )
-            )
+            gaps.append(self._boundless(Reason.RESTARTED, heard_ns))
         lost = position.sequence - 1
         if lost > 0:
             overrun = Overrun(
@@ -206,6 +225,21 @@ class Follower:
             gaps.append(overrun_row(overrun, heard_ns if successor else NO_TIME, wall_ns()))
         if gaps:
             await self._store.append(WriteBatch(exchange=self._venue, gaps=gaps, position=position))
+            self._stored = position
+
+    def _boundless(self, reason: Reason, since_ns: int) -> GapRow:
+        """A loss of which only its time is known."""
+        return GapRow(
+            exchange=self._venue,
+            symbol=None,
+            channel=Channel.RING,
+            reason=reason,
+            first=None,
+            last=None,
+            count=None,
+            since_ns=since_ns,
+            received_ns=wall_ns(),
+        )
 
     def _is_over(self, reader: RingReader) -> bool:
         """Whether the ring was closed by its writer and removed, with no successor."""
@@ -223,6 +257,7 @@ class Follower:
             position=position,
         )
         self._new += await self._store.append(batch)
+        self._stored = position
         self._wait = BACKOFF_FIRST_SECONDS
 
     async def _rest(self, reader: RingReader, pace: Pace) -> None:

@@ -118,14 +118,17 @@ class RedisStore(Repository):
         with self._operation("append"):
             venue = self._venues.get(batch.exchange)
             if venue is None:
-                # Apart from the venue's own keys: in a cluster it may be on another node.
-                await done(self._reader.sadd(self._exchanges, batch.exchange))
-                keys = Keys(self._prefix, batch.exchange)
-                venue = VenueWriter(self._writers, keys, batch.exchange, self._limits)
-                venue = self._venues.setdefault(batch.exchange, venue)
+                venue = self._venues[batch.exchange] = self._writer_of(batch.exchange)
             new = await venue.append(batch)
         self._summary = None
         return new
+
+    def _writer_of(self, exchange: str) -> VenueWriter:
+        async def enlist() -> None:
+            await done(self._reader.sadd(self._exchanges, exchange))
+
+        keys = Keys(self._prefix, exchange)
+        return VenueWriter(self._writers, keys, exchange, self._limits, enlist)
 
     async def position(self, exchange: str) -> Position | None:
         """See `Store`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import redis.asyncio
 import redis.exceptions
@@ -59,6 +59,8 @@ class _Known:
         """By symbol."""
         self.others: dict[str, EntryId] = {}
         """Newest ids of other streams, by key."""
+        self.checked = False
+        """Whether the place in the ring was found to be the one that was written."""
 
     def next_id(self, key: str, time_ns: int) -> str:
         """Id of a stream's next entry: that of the time, unless the newest one is later."""
@@ -77,15 +79,22 @@ class VenueWriter:
     keys : names of the venue's keys
     exchange : its name
     limits : what is kept
+    enlist : makes sure that the venue is in the list of exchanges, which may be on another node
     """
 
     def __init__(
-        self, pool: redis.asyncio.ConnectionPool, keys: Keys, exchange: str, limits: Limits
+        self,
+        pool: redis.asyncio.ConnectionPool,
+        keys: Keys,
+        exchange: str,
+        limits: Limits,
+        enlist: Callable[[], Awaitable[object]],
     ) -> None:
         self._pool = pool
         self._keys = keys
         self._exchange = exchange
         self._limits = limits
+        self._enlist = enlist
         self._bars = BarWriter(keys, exchange, limits.bar_ages_seconds)
         self._begin = Request()
         self._begin.add("MULTI")
@@ -116,7 +125,8 @@ class VenueWriter:
                     new = await self._transact(batch, all_bars)
                 except BaseException:
                     # Whether it was committed isn't known: look again before the next one.
-                    self._place = None
+                    if batch.position is not None:
+                        self._place = None
                     await self._forget()
                     raise
                 if new is not None:
@@ -153,8 +163,9 @@ class VenueWriter:
         known = self._known
         if known is None:
             known = await self._load(link)
-            if batch.position is not None:
-                await self._check_place(link)
+        if batch.position is not None and not known.checked:
+            await self._check_place(link)
+            known.checked = True
         symbols = {row.symbol for row in batch.trades}
         if batch.states or batch.books or not symbols <= known.trades.keys():
             await self._look_up(link, known, batch)
@@ -209,6 +220,7 @@ class VenueWriter:
             )
 
     async def _load(self, link: Link) -> _Known:
+        await self._enlist()
         request = Request()
         request.add("GET", self._keys.commits)
         request.add("HGETALL", self._keys.series)

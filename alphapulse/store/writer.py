@@ -34,7 +34,9 @@ async def run_store_writer(settings: Settings, store: Store, stop: asyncio.Event
             stopping = stop.is_set()
             for ring in list_rings(prefix=settings.ring.prefix):
                 if ring.venue not in tasks and not ring.problem:
-                    followers[ring.venue] = Follower(ring.venue, settings, store, stop)
+                    if ring.venue not in followers:
+                        followers[ring.venue] = Follower(ring.venue, settings, store, stop)
+                    # Also the next ring's: it knows what the store has had.
                     tasks[ring.venue] = asyncio.create_task(followers[ring.venue].run())
             if stopping:
                 break
