@@ -6,12 +6,19 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from alphapulse.clock import NO_TIME, NS_PER_SECOND
 from alphapulse.collectors import sync
+from alphapulse.collectors.events import (
+    BookSnapshotEvent,
+    BookUpdateEvent,
+    VenueEvent,
+    book_parts,
+)
 from alphapulse.config import BinanceUsSettings, VenuesSettings
-from alphapulse.model import Action, BookState, Channel, InstrumentDefined, Reason
+from alphapulse.model import Action, BookState, Channel, Event, InstrumentDefined, Reason
 from tests.feeding import (
     FeedOnRing,
     Rebuilt,
@@ -186,6 +193,74 @@ class TestStreamed:
         found = on_ring.send(snapshot("BTC-USD", [["0.99", "1"]], []))
         [made] = snapshots(found)
         assert (made.version, made.reason) == (2, Reason.RESYNCED)
+
+
+class TestNumbered:
+    """Snapshots come among updates that bear numbers, as the template's would without REST."""
+
+    @pytest.fixture
+    def on_ring(self, ring_prefix: str) -> Iterator[FeedOnRing]:
+        listed = [make_instrument("coinbase", name, name) for name in ("BTC-USD", "ETH-USD")]
+        with FeedOnRing(ring_prefix, "coinbase", listed) as on_ring:
+            yield on_ring
+
+    def send(self, on_ring: FeedOnRing, *found: VenueEvent) -> list[Event]:
+        on_ring.now_ns += 1_000_000
+        on_ring.feed.take(on_ring.channel, list(found), 0, on_ring.now_ns)
+        return on_ring.events()
+
+    def whole(self, last_id: int | None) -> BookSnapshotEvent:
+        parts = book_parts(msgspec.Raw(b'[["1.00","2"]]'), msgspec.Raw(b"[]"))
+        return BookSnapshotEvent("BTC-USD", parts, last_id=last_id)
+
+    def change(self, first: int, last: int, size: str, time_ns: int = NO_TIME) -> BookUpdateEvent:
+        parts = book_parts(msgspec.Raw(b'[["1.00","%s"]]' % size.encode()), msgspec.Raw(b"[]"))
+        return BookUpdateEvent("BTC-USD", parts, time_ns, first_id=first, last_id=last)
+
+    def test_updates_that_continue_the_snapshot_are_deltas(self, on_ring: FeedOnRing) -> None:
+        found = self.send(on_ring, self.whole(100), self.change(101, 102, "3"))
+        assert len(deltas(found)) == 1
+        assert len(deltas(self.send(on_ring, self.change(103, 103, "4")))) == 1
+
+    def test_a_jump_is_a_gap_of_known_size_and_a_snapshot_mends_it(
+        self, on_ring: FeedOnRing
+    ) -> None:
+        self.send(on_ring, self.whole(100), self.change(101, 102, "3"))
+        found = self.send(on_ring, self.change(105, 105, "4"))
+        assert deltas(found) == []
+        assert states(found) == [("BTC-USD", INVALID, Reason.GAP)]
+        [gap] = gaps(found)
+        assert (gap.channel, gap.first, gap.last, gap.count) == (Channel.ORDERBOOK, 103, 104, 2)
+        assert on_ring.feed.wanted == {"BTC-USD": Reason.GAP}
+        found = self.send(on_ring, self.whole(110), self.change(111, 111, "5"))
+        assert states(found) == [("BTC-USD", LIVE, Reason.RESYNCED)]
+        assert len(deltas(found)) == 1
+
+    def test_what_the_snapshot_includes_is_left_out(self, on_ring: FeedOnRing) -> None:
+        found = self.send(on_ring, self.whole(100), self.change(99, 100, "3"))
+        assert deltas(found) == []
+        assert len(deltas(self.send(on_ring, self.change(99, 101, "4")))) == 1
+
+    def test_a_snapshot_without_a_number_begins_with_the_first_update(
+        self, on_ring: FeedOnRing
+    ) -> None:
+        found = self.send(on_ring, self.whole(None), self.change(7, 7, "3"))
+        assert len(deltas(found)) == 1
+        found = self.send(on_ring, self.change(9, 9, "4"))
+        assert states(found) == [("BTC-USD", INVALID, Reason.GAP)]
+
+    def test_old_numbers_at_a_later_time_mean_that_the_venue_counts_anew(
+        self, on_ring: FeedOnRing
+    ) -> None:
+        self.send(on_ring, self.whole(100), self.change(101, 101, "3", 5 * NS_PER_SECOND))
+        found = self.send(on_ring, self.change(1, 1, "4", 6 * NS_PER_SECOND))
+        assert states(found) == [("BTC-USD", INVALID, Reason.GAP)]
+
+    def test_a_snapshot_whose_number_cant_be_is_not_taken(self, on_ring: FeedOnRing) -> None:
+        for number in (-1, 1 << 63):
+            found = self.send(on_ring, self.whole(number))
+            assert snapshots(found) == []
+            assert on_ring.feed.books["BTC-USD"].state is INVALID
 
 
 def depth(first: int, last: int, bids: list[list[str]], time: int = 1) -> dict[str, Any]:

@@ -60,7 +60,12 @@ class BookSnapshotEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class BookUpdateEvent(msgspec.Struct, frozen=True, gc=False):
-    """Changed levels of a symbol, with absolute sizes; zero deletes."""
+    """Changed levels of a symbol, with absolute sizes; zero deletes.
+
+    Where the venue numbers changes, ``first_id`` and ``last_id`` are those of the first and the
+    last one in it: changes are missing unless ``first_id`` is one more than the ``last_id`` before.
+    A venue that numbers a symbol's messages has the same number for both.
+    """
 
     venue_symbol: str
     parts: tuple[LevelPart, ...]

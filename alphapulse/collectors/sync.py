@@ -29,6 +29,9 @@ MAX_BUFFERED_SECONDS = 300
 MAX_AHEAD_SECONDS = 30
 """For so long a snapshot may be ahead of the updates: it overtook them, or we are late."""
 
+NO_ID = -1
+"""In place of an update's id that isn't known."""
+
 Want = Callable[[str, Reason], None]
 """``want(venue_symbol, reason)``: the book needs a new snapshot from the venue."""
 
@@ -64,6 +67,8 @@ class SyncedBook(ABC):
         self._listed = tracker.instrument
         self._rescales = 0
         self._loaded = False
+        self._snapshot_id = NO_ID
+        self._snapshot_ns = NO_TIME
 
     @property
     def instrument(self) -> Instrument:
@@ -252,6 +257,52 @@ class SyncedBook(ABC):
                 self.widen(error, received_ns)
         return change()
 
+    def _begin(self, event: BookSnapshotEvent, received_ns: int) -> bool:
+        """Make a snapshot the book that numbered updates go on from; False if it is wrong."""
+        last_id = _last_id(event)
+        if not self._load(event, received_ns):
+            return False
+        self.tracker.last_id = self._snapshot_id = last_id
+        self._snapshot_ns = received_ns
+        return True
+
+    def _continue(self, event: BookUpdateEvent, received_ns: int) -> bool:
+        """Apply a numbered update to a live book; False if the book must begin anew before it."""
+        first, last = _ids(event)
+        held = self.tracker.last_id
+        if held != NO_ID and first > held + 1:
+            self._gap(first, received_ns)
+            return False
+        if last > held:
+            if self._apply(event, received_ns):
+                self.tracker.last_id = last
+        elif self._counts_anew(event, received_ns):
+            self.fail(BookState.INVALID, Reason.GAP, received_ns)
+            return False
+        return True
+
+    def _counts_anew(self, event: BookUpdateEvent, received_ns: int) -> bool:
+        """Whether an update is older by its ids alone: the venue counts anew, or an id was wrong.
+
+        Updates tell by their times. A snapshot may bear none, but updates soon go on from it.
+        """
+        if self.tracker.last_id == self._snapshot_id:
+            return received_ns > self._snapshot_ns + MAX_AHEAD_SECONDS * NS_PER_SECOND
+        return event.exchange_ns > self.tracker.exchange_ns > NO_TIME
+
+    def _gap(self, first: int, received_ns: int) -> None:
+        missed = first - self.tracker.last_id - 1
+        self._publisher.gap(
+            self.instrument,
+            Channel.ORDERBOOK,
+            Reason.GAP,
+            received_ns,
+            first=self.tracker.last_id + 1,
+            last=first - 1,
+            count=missed,
+        )
+        self.fail(BookState.INVALID, Reason.GAP, received_ns)
+
     def _narrow(self, received_ns: int) -> bool:
         """Go back to the listed exponents, if there is no book and they were grown since."""
         held, listed = self.instrument, self._listed
@@ -266,18 +317,25 @@ class SyncedBook(ABC):
 
 
 class StreamedBook(SyncedBook):
-    """A book whose snapshots come as frames among its updates (Coinbase, Kraken)."""
+    """A book whose snapshots come as frames among its updates (Coinbase, Kraken).
+
+    Where the venue numbers updates, each has to continue what came before.
+    """
 
     def reconnected(self) -> None:
         """Its snapshot comes with the subscription: nothing of before was kept."""
 
     def snapshot(self, event: BookSnapshotEvent, received_ns: int) -> None:
-        self._load(event, received_ns)
+        self._begin(event, received_ns)
 
     def update(self, event: BookUpdateEvent, received_ns: int) -> None:
         # Updates of an earlier subscription may still arrive while the snapshot is on its way.
-        if self.state is BookState.LIVE:
+        if self.state is not BookState.LIVE:
+            return
+        if event.last_id is None:
             self._apply(event, received_ns)
+        else:
+            self._continue(event, received_ns)
 
 
 class SequencedBook(SyncedBook):
@@ -298,45 +356,34 @@ class SequencedBook(SyncedBook):
         self._buffer: deque[tuple[BookUpdateEvent, int]] = deque()
         self._buffered_bytes = 0
         self._suspect = False
-        self._snapshot_id = -1
-        self._snapshot_ns = NO_TIME
 
     def update(self, event: BookUpdateEvent, received_ns: int) -> None:
-        first, last = _ids(event)
         if self._suspect:
-            self._settle(first, received_ns)
+            self._settle(_ids(event)[0], received_ns)
         if self.state is not BookState.LIVE:
             self._keep(event, received_ns)
             if len(self._buffer) == 1 and self.state is BookState.SYNCING:
                 self._want(self.instrument.venue_symbol, self.reason)
-        elif first > self.tracker.last_id + 1:
-            self._gap(first, received_ns)
-            self._keep(event, received_ns)
-        elif last > self.tracker.last_id:
-            if self._apply(event, received_ns):
-                self.tracker.last_id = last
-        elif self._counts_anew(event, received_ns):
-            self.fail(BookState.INVALID, Reason.GAP, received_ns)
+        elif not self._continue(event, received_ns):
             self._keep(event, received_ns)
 
     def snapshot(self, event: BookSnapshotEvent, received_ns: int) -> None:
-        if event.last_id is None or not 0 <= event.last_id <= INT64_MAX:
-            raise ValueError(f"{event.last_id} can't be the id of a snapshot's last update")
-        if self.state is BookState.LIVE and event.last_id <= self.tracker.last_id:
+        last_id = _last_id(event)
+        if last_id == NO_ID:
+            raise ValueError("a snapshot of a sequenced book needs the id of its last update")
+        if self.state is BookState.LIVE and last_id <= self.tracker.last_id:
             return
-        if self._suspect and event.last_id < self.tracker.last_id:
+        if self._suspect and last_id < self.tracker.last_id:
             self._want(self.instrument.venue_symbol, self.reason)
             return
         self._suspect = False
-        while self._buffer and _ids(self._buffer[0][0])[1] <= event.last_id:
+        while self._buffer and _ids(self._buffer[0][0])[1] <= last_id:
             self._drop_oldest()
-        if self._buffer and _ids(self._buffer[0][0])[0] > event.last_id + 1:
+        if self._buffer and _ids(self._buffer[0][0])[0] > last_id + 1:
             # Older than what was kept: ask again, and go on keeping.
             self._want(self.instrument.venue_symbol, self.reason)
             return
-        if self._load(event, received_ns):
-            self.tracker.last_id = self._snapshot_id = event.last_id
-            self._snapshot_ns = received_ns
+        if self._begin(event, received_ns):
             self._replay()
 
     def fail(self, state: BookState, reason: Reason, received_ns: int) -> None:
@@ -356,15 +403,6 @@ class SequencedBook(SyncedBook):
         self._suspect = True
         self._enter(BookState.INVALID, Reason.MALFORMED, received_ns)
         self._want(self.instrument.venue_symbol, Reason.MALFORMED)
-
-    def _counts_anew(self, event: BookUpdateEvent, received_ns: int) -> bool:
-        """Whether an update is older by its ids alone: the venue counts anew, or an id was wrong.
-
-        Updates tell by their times. A REST snapshot bears none, but updates soon go on from it.
-        """
-        if self.tracker.last_id == self._snapshot_id:
-            return received_ns > self._snapshot_ns + MAX_AHEAD_SECONDS * NS_PER_SECOND
-        return event.exchange_ns > self.tracker.exchange_ns > NO_TIME
 
     def _settle(self, first: int, received_ns: int) -> None:
         """An update after an unusable frame: if it continues the book, nothing was lost."""
@@ -392,19 +430,6 @@ class SequencedBook(SyncedBook):
             if self._apply(event, received_ns):
                 self.tracker.last_id = last
 
-    def _gap(self, first: int, received_ns: int) -> None:
-        missed = first - self.tracker.last_id - 1
-        self._publisher.gap(
-            self.instrument,
-            Channel.ORDERBOOK,
-            Reason.GAP,
-            received_ns,
-            first=self.tracker.last_id + 1,
-            last=first - 1,
-            count=missed,
-        )
-        self.fail(BookState.INVALID, Reason.GAP, received_ns)
-
     def _keep(self, event: BookUpdateEvent, received_ns: int) -> None:
         """Keep an update for after the snapshot; the oldest go where there are too many."""
         self._buffer.append((event, received_ns))
@@ -428,8 +453,17 @@ class SequencedBook(SyncedBook):
 
 def _ids(event: BookUpdateEvent) -> tuple[int, int]:
     if event.first_id is None or event.last_id is None:
-        raise ValueError("an update of a sequenced book needs the ids of its changes")
+        raise ValueError("a numbered update needs the ids of its first and last change")
     return event.first_id, event.last_id
+
+
+def _last_id(event: BookSnapshotEvent) -> int:
+    """Of the snapshot's last update, `NO_ID` where it says none."""
+    if event.last_id is None:
+        return NO_ID
+    if not 0 <= event.last_id <= INT64_MAX:
+        raise ValueError(f"{event.last_id} can't be the id of a snapshot's last update")
+    return event.last_id
 
 
 def _size(event: BookUpdateEvent) -> int:
