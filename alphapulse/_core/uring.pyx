@@ -10,6 +10,7 @@ from libc.errno cimport EBADF
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from alphapulse._core.consumer cimport Consumer
+from alphapulse._core.eventfd cimport eventfd_read, eventfd_t, eventfd_write
 from alphapulse._core.ring cimport (
     CLOCK_MONOTONIC,
     ap_get_up,
@@ -19,11 +20,6 @@ from alphapulse._core.ring cimport (
     ap_readers,
     ap_wake_word,
 )
-
-cdef extern from "<sys/eventfd.h>" nogil:
-    ctypedef uint64_t eventfd_t
-    int eventfd_read(int fd, eventfd_t *value)
-    int eventfd_write(int fd, uint64_t value)
 
 
 cdef class UringVigil:

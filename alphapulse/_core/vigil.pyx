@@ -8,6 +8,7 @@ more comes needn't wake it for that. More that comes sooner sends it to rest unt
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 
 from alphapulse._core.consumer cimport Consumer
+from alphapulse._core.eventfd cimport eventfd_read, eventfd_t, eventfd_write
 from alphapulse._core.ring cimport (
     ap_committed,
     ap_header,
@@ -17,11 +18,6 @@ from alphapulse._core.ring cimport (
     ap_wait,
     ap_wake_all,
 )
-
-cdef extern from "<sys/eventfd.h>" nogil:
-    ctypedef uint64_t eventfd_t
-    int eventfd_read(int fd, eventfd_t *value)
-    int eventfd_write(int fd, uint64_t value)
 
 cdef extern from *:
     """
