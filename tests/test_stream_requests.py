@@ -114,6 +114,18 @@ BAD = [
         "'all'",
     ),
     ({"type": "snapshot", "channels": ["trades"]}, "bad_request", "only orderbook"),
+    (
+        {"type": "unsubscribe", "depth": 5},
+        "bad_request",
+        "takes type, channels, exchanges, symbols",
+    ),
+    ({"type": "unsubscribe", "chanels": "trades"}, "bad_request", "did you mean `channels`?"),
+    ({"type": "ping", "id": 1}, "bad_request", "ping takes type"),
+    (
+        {"type": "subscribe", "channels": ["trades", "orderbook"], "exchanges": ["*", "ALL"]},
+        "unsupported",
+        "one after the other",
+    ),
     ({"type": "hello"}, "bad_request", "subscribe, unsubscribe, snapshot or ping"),
     ({"channels": ["trades"]}, "bad_request", "type"),
     ({}, "bad_request", "type"),
@@ -182,7 +194,8 @@ def test_a_query_subscribes() -> None:
         ("trades",), None, frozenset({"BTC-USD"}), Look(100)
     )
     assert parse_query(
-        "channels=trades,orderbook&channels=state&symbols=btc%2Fusd&exchanges=kraken&depth=5", 100
+        "channels=trades,%20orderbook&channels=state&symbols=btc%2Fusd&exchanges=kraken&depth=5",
+        100,
     ) == Subscribe(
         ("trades", "orderbook", "state"), frozenset({"kraken"}), frozenset({"BTC-USD"}), Look(5)
     )

@@ -144,6 +144,18 @@ class _Ping(_Message, tag="ping"):
 
 _Any = _Subscribe | _Unsubscribe | _Snapshot | _Ping
 _DECODER = msgspec.json.Decoder(_Any)
+
+
+class _Kind(msgspec.Struct):
+    """A message as far as it says what it is."""
+
+    type: str
+
+
+_FIELDS = {
+    str(kind.__struct_config__.tag): ("type", *kind.__struct_fields__) for kind in get_args(_Any)
+}
+"""What each type of message may have."""
 _FIELD = re.compile(r"`\$\.(\w+)")
 _UNKNOWN = re.compile(r"unknown field `(\w{1,32})`\Z")
 _EXPECTED = {
@@ -175,7 +187,7 @@ def parse_request(payload: bytes, default_depth: int) -> Request:
     try:
         message = _DECODER.decode(payload)
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from None
+        raise _invalid(str(error), payload) from None
     except msgspec.DecodeError as error:
         raise RequestError("malformed", f"the request is no JSON: {error}") from None
     except UnicodeDecodeError:
@@ -199,7 +211,7 @@ def parse_query(query: str, default_depth: int) -> Subscribe | None:
     fields: dict[str, Any] = {}
     for name, value in pairs:
         if name in _LISTS:
-            fields.setdefault(name, []).extend(value.split(","))
+            fields.setdefault(name, []).extend(map(str.strip, value.split(",")))
         elif name in fields:
             raise RequestError("bad_request", f"{name} is given twice")
         elif name == "resume":
@@ -216,11 +228,17 @@ def parse_query(query: str, default_depth: int) -> Subscribe | None:
     return _subscribe(message, default_depth)
 
 
-def _invalid(problem: str) -> RequestError:
-    """An error that says what would be right, where the problem names a field."""
+def _invalid(problem: str, payload: bytes | None = None) -> RequestError:
+    """An error that says what would be right, where the problem names a field.
+
+    Parameters
+    ----------
+    payload : the message; None where it is the address
+    """
     if unknown := _UNKNOWN.search(problem):
-        near = difflib.get_close_matches(unknown[1], _EXPECTED, 1)
-        hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(_EXPECTED)}"
+        kind = "subscribe" if payload is None else msgspec.json.decode(payload, type=_Kind).type
+        near = difflib.get_close_matches(unknown[1], _FIELDS[kind], 1)
+        hint = f"did you mean `{near[0]}`?" if near else f"{kind} takes {', '.join(_FIELDS[kind])}"
         return RequestError("bad_request", f"{problem}; {hint}")
     field = _FIELD.search(problem)
     expected = _EXPECTED.get(field[1]) if field else None
@@ -257,12 +275,22 @@ def _subscribe(message: _Subscribe, default_depth: int) -> Subscribe:
     if binary:
         _check_binary(request)
     _check_resume(request)
+    if "orderbook" in request.channels and _names_both(message.exchanges):
+        raise RequestError(
+            "unsupported",
+            f'exchanges: "{EVERYTHING}" is each book and "{ALL}" one of all together; '
+            "subscribe to the order book of these one after the other",
+        )
     if "arbitrage" in request.channels and ALL not in (request.exchanges or (ALL,)):
         raise RequestError(
             "unsupported",
             "channel arbitrage is between all exchanges: subscribe to it without exchanges",
         )
     return request
+
+
+def _names_both(exchanges: OneOrMore | None) -> bool:
+    return {EVERYTHING, ALL} <= {name.strip().lower() for name in exchanges or ()}
 
 
 def _check_binary(request: Subscribe) -> None:
