@@ -18,7 +18,7 @@ from alphapulse import metrics
 from alphapulse.config import StreamSettings
 from alphapulse.errors import ConfigError
 from alphapulse.model import BookSide
-from alphapulse.stream import connection
+from alphapulse.stream import connection, server
 from alphapulse.stream.tls import server_context
 from tests.certificates import write_certificates
 from tests.stream_server import (
@@ -170,6 +170,21 @@ async def test_requests_beyond_the_rate_are_refused_and_their_flood_ended(
             await holds(lambda: not served.server._connections)
         assert limited[0] >= 5
         assert closed == [1]
+
+
+@on_uvloop
+async def test_who_floods_is_told_the_end_without_being_heard(
+    ring_prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "LINGER_SECONDS", 3600.0)
+    monkeypatch.setattr(server, "CLOSE_SECONDS", 0.1)
+    async with (
+        serving(ring_prefix, max_requests_per_second=5) as served,
+        listening(served) as listener,
+    ):
+        for _ in range(20):
+            await listener.socket.send('{"type":"ping"}')
+        assert await closing(listener.socket) == 1008
 
 
 @on_uvloop

@@ -133,8 +133,7 @@ class Connection(picows.WSListener):
         if not allowed:
             metrics.STREAM_RATE_LIMITED.bind().inc()
             if self._allowance.exhausted:
-                client.close(POLICY_VIOLATION, TOO_MANY)
-                transport.underlying_transport.pause_reading()
+                self._cut_off(transport.underlying_transport)
                 return
         if kind in _DATA:
             self._data(kind, frame, allowed=allowed)
@@ -185,6 +184,14 @@ class Connection(picows.WSListener):
         """Close the client because the server ends."""
         if self._client is not None:
             self._client.close(GOING_AWAY, ENDING)
+
+    def _cut_off(self, below: asyncio.Transport) -> None:
+        """Close a client that floods, and hear no more of it, its answer to the close included."""
+        if self._client is not None:
+            self._client.close(POLICY_VIOLATION, TOO_MANY)
+        below.pause_reading()
+        if below.can_write_eof():
+            below.write_eof()  # the client needn't wait for the answer to be taken
 
     def _data(self, kind: picows.WSMsgType, frame: picows.WSFrame, *, allowed: bool) -> None:
         """Take a part of a message; serve it when it is whole."""
