@@ -10,7 +10,7 @@ from multidict import CIMultiDict
 from websockets.asyncio.client import connect
 
 from alphapulse.config import StreamSettings
-from alphapulse.stream.access import Access, Refused, offered, selected
+from alphapulse.stream.access import Access, Refused, offered
 from tests.stream_server import (
     Served,
     on_uvloop,
@@ -99,6 +99,8 @@ def test_origins_that_may_not(pairs: Pairs) -> None:
         [("Authorization", "Bearer s3cret")],
         [("authorization", "bearer  s3cret")],
         [("Sec-WebSocket-Protocol", "bearer.s3cret")],
+        [("Sec-WebSocket-Protocol", "s3cret")],
+        [("Sec-WebSocket-Protocol", "bearer, s3cret")],
         [("Sec-WebSocket-Protocol", "alphapulse, bearer.s3cret")],
         [("Sec-WebSocket-Protocol", "alphapulse"), ("Sec-WebSocket-Protocol", "bearer.s3cret")],
     ],
@@ -115,7 +117,8 @@ def test_tokens_that_are_right(pairs: Pairs) -> None:
         [("Authorization", "Bearer s3cre")],
         [("Authorization", "Basic s3cret")],
         [("Authorization", "Bearer \udcff")],
-        [("Sec-WebSocket-Protocol", "s3cret")],
+        [("Sec-WebSocket-Protocol", "alphapulse")],
+        [("Sec-WebSocket-Protocol", "bearer, S3CRET")],
         [("Sec-WebSocket-Protocol", "bearer.S3CRET")],
         [("Sec-WebSocket-Protocol", "bearer.")],
     ],
@@ -129,10 +132,12 @@ def test_tokens_that_are_wrong(pairs: Pairs) -> None:
 
 def test_one_of_the_offered_subprotocols_is_chosen() -> None:
     name = "Sec-WebSocket-Protocol"
-    assert selected(headers()) == {}
-    assert selected(headers((name, "mqtt"))) == {}
-    assert selected(headers((name, "bearer.x"))) == {name: "bearer.x"}
-    assert selected(headers((name, "bearer.x, alphapulse"))) == {name: "alphapulse"}
+    for access in (Access(StreamSettings()), Access(StreamSettings(token="s3cret"))):
+        assert access.selected(headers()) == {}
+        assert access.selected(headers((name, "mqtt"))) == {}
+        assert access.selected(headers((name, "bearer.x"))) == {name: "bearer.x"}
+        assert access.selected(headers((name, "bearer.x, alphapulse"))) == {name: "alphapulse"}
+    assert access.selected(headers((name, "bearer, s3cret"))) == {name: "s3cret"}
     assert offered(headers((name, " a ,, b"))) == ["a", "b"]
 
 

@@ -19,7 +19,7 @@ PROTOCOL = "alphapulse"
 """The subprotocol's name."""
 
 BEARER = "bearer."
-"""Begins a subprotocol that is no protocol but a token: a browser has no other place for it."""
+"""May begin a subprotocol that is a token: a browser has no other place for it."""
 
 
 class Headers(Protocol):
@@ -106,20 +106,25 @@ class Access:
 
     def has_token(self, headers: Headers) -> bool:
         """Whether the token was presented, if there is one; takes as long for any wrong one."""
-        given = [
-            protocol.removeprefix(BEARER)
-            for protocol in offered(headers)
-            if protocol.startswith(BEARER)
-        ]
+        given = [protocol.removeprefix(BEARER) for protocol in offered(headers)]
         for value in headers.getall("Authorization", ()):
             scheme, _, credentials = value.partition(" ")
             if scheme.lower() == "bearer":
                 given.append(credentials.strip())
-        right = [
-            hmac.compare_digest(token.encode(errors="surrogateescape"), self._token)
-            for token in given
-        ]
+        right = [self._is_token(token) for token in given]
         return not self._token or any(right)
+
+    def selected(self, headers: Headers) -> Mapping[str, str]:
+        """The answer's headers: browsers give up where none of their subprotocols is chosen."""
+        names = offered(headers)
+        chosen = [PROTOCOL] if PROTOCOL in names else [n for n in names if self._carries_token(n)]
+        return {"Sec-WebSocket-Protocol": chosen[0]} if chosen else {}
+
+    def _carries_token(self, protocol: str) -> bool:
+        return protocol.startswith(BEARER) or (bool(self._token) and self._is_token(protocol))
+
+    def _is_token(self, text: str) -> bool:
+        return hmac.compare_digest(text.encode(errors="surrogateescape"), self._token)
 
 
 def offered(headers: Headers) -> list[str]:
@@ -131,13 +136,6 @@ def offered(headers: Headers) -> list[str]:
 def offered_extensions(headers: Headers) -> Sequence[str]:
     """The WebSocket extensions that a client offers, as its headers have them."""
     return headers.getall("Sec-WebSocket-Extensions", ())
-
-
-def selected(headers: Headers) -> Mapping[str, str]:
-    """The answer's headers: browsers give up where none of their subprotocols is chosen."""
-    names = offered(headers)
-    chosen = [PROTOCOL] if PROTOCOL in names else [n for n in names if n.startswith(BEARER)]
-    return {"Sec-WebSocket-Protocol": chosen[0]} if chosen else {}
 
 
 def _hostname(url: str) -> str | None:

@@ -21,7 +21,7 @@ from alphapulse.config import Settings, refuse_exposure
 from alphapulse.errors import ConfigError
 from alphapulse.log import get_logger
 from alphapulse.shm import RingReader
-from alphapulse.stream.access import Access, Refused, offered_extensions, selected
+from alphapulse.stream.access import Access, Refused, offered_extensions
 from alphapulse.stream.client import Limits
 from alphapulse.stream.connection import CLOSE_REASONS, Connection
 from alphapulse.stream.deflate import AGREED, accepts
@@ -223,7 +223,7 @@ class StreamServer:
         tokens = {token.strip().lower() for token in headers.get("Connection", "").split(",")}
         if "upgrade" in tokens:
             headers["Connection"] = "Upgrade"
-        answer = dict(selected(headers))
+        answer = dict(self._access.selected(headers))
         compressed = self._settings.compression and accepts(offered_extensions(headers))
         if compressed:
             answer["Sec-WebSocket-Extensions"] = AGREED
