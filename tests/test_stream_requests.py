@@ -183,6 +183,10 @@ types = st.sampled_from(["subscribe", "unsubscribe", "snapshot", "ping"])
     )
 )
 @example(b'{"type":"subscribe","channels":["trades"],"symbols":["--"]}')
+@example(b'{"type":"ping","a":1')
+@example(b'{"type":"ping","a":1,"type":5}')
+@example(b'{"a":1,"type":"ping","type":"x"}')
+@example(b'{"type":"ping","a":' + b"[" * 20_000)
 def test_any_bytes_are_a_request_or_refused(payload: bytes) -> None:
     with suppress(RequestError):
         parse_request(payload, 100)

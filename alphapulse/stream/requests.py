@@ -236,13 +236,22 @@ def _invalid(problem: str, payload: bytes | None = None) -> RequestError:
     payload : the message; None where it is the address
     """
     if unknown := _UNKNOWN.search(problem):
-        kind = "subscribe" if payload is None else msgspec.json.decode(payload, type=_Kind).type
+        kind = "subscribe" if payload is None else _kind(payload)
         near = difflib.get_close_matches(unknown[1], _FIELDS[kind], 1)
         hint = f"did you mean `{near[0]}`?" if near else f"{kind} takes {', '.join(_FIELDS[kind])}"
         return RequestError("bad_request", f"{problem}; {hint}")
     field = _FIELD.search(problem)
     expected = _EXPECTED.get(field[1]) if field else None
     return RequestError("bad_request", f"{problem}; it takes {expected}" if expected else problem)
+
+
+def _kind(payload: bytes) -> str:
+    """What a message says that it is, as far as it can be read."""
+    try:
+        kind = msgspec.json.decode(payload, type=_Kind).type
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return "subscribe"
+    return kind if kind in _FIELDS else "subscribe"
 
 
 def _checked(message: _Any, default_depth: int) -> Request:
