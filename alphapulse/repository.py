@@ -26,6 +26,10 @@ Number = float | Decimal
 
 MOST_PLACES = 18
 """Decimal places of a price or volume; more can't be stored."""
+NAME_PATTERN = r"^[a-z][a-z0-9_]{0,31}$"
+"""What an exchange's name may be."""
+MOST_SYMBOL_LENGTH = 64
+MOST_ID_LENGTH = 256
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SIDES = {"buy": Side.BUY, "sell": Side.SELL}
@@ -33,6 +37,7 @@ _KINDS = {kind.text: kind for kind in IdKind}
 _UINT64 = 2**64
 _SECONDS = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?", re.ASCII)
 _MOST_SECONDS = 10**11
+_SYMBOL = re.compile(r"[A-Za-z0-9]+-[A-Za-z0-9]+")
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +123,12 @@ class MarketDataRepository(Protocol):
         ----------
         trades : mappings or objects with timestamp (epoch seconds, ISO 8601 or datetime), price,
             volume, side, trade_id, and optionally id_kind (trade, aggregate or text)
+        exchange : lower-case letters, digits and ``_``
+
+        Raises
+        ------
+        RequestError
+            one of them can't be stored; none is, then
 
         Returns
         -------
@@ -214,8 +225,40 @@ def nanoseconds_of(moment: datetime | None) -> int | None:
     return (moment - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
+def rows_to_save(
+    trades: Iterable[Mapping[str, Any] | Any], symbol: str, exchange: str
+) -> list[TradeRow]:
+    """Trades as `MarketDataRepository.save_trades` takes them, exactly.
+
+    Raises
+    ------
+    RequestError
+        one can't be stored: the message names what is at fault, and its value
+    """
+    if exchange == ALL:
+        raise RequestError("bad_exchange", f"exchange: {ALL!r} stands for all of them; name one")
+    if not re.fullmatch(NAME_PATTERN, exchange):
+        raise RequestError(
+            "bad_exchange", f"exchange: {exchange!r} is no name: lower-case letters, digits and _"
+        )
+    unified = symbol_of(symbol)
+    if len(unified) > MOST_SYMBOL_LENGTH or not _SYMBOL.fullmatch(unified):
+        raise RequestError("bad_symbol", f"symbol: {symbol!r} is none like BTC-USD")
+    rows = [trade_row_of(trade, unified, exchange) for trade in trades]
+    for row in rows:
+        if row.price < 0 or row.size < 0:
+            name = "price" if row.price < 0 else "volume"
+            raise RequestError("bad_trade", f"trade {row.trade_id}: its {name} is below 0")
+        if not 0 < len(row.trade_id) <= MOST_ID_LENGTH:
+            raise RequestError(
+                "bad_trade",
+                f"a trade_id has 1 to {MOST_ID_LENGTH} characters, not {row.trade_id[:80]!r}",
+            )
+    return rows
+
+
 def trade_row_of(trade: Mapping[str, Any] | Any, symbol: str, exchange: str) -> TradeRow:
-    """A trade as `MarketDataRepository.save_trades` takes it, exactly.
+    """A trade that a caller wrote, exactly.
 
     Parameters
     ----------
@@ -227,8 +270,6 @@ def trade_row_of(trade: Mapping[str, Any] | Any, symbol: str, exchange: str) -> 
     RequestError
         it can't be stored: the message names the trade, the field and its value
     """
-    if exchange == ALL:
-        raise RequestError("bad_exchange", f"exchange: {ALL!r} stands for all of them; name one")
 
     def field(name: str, default: Any = None) -> Any:
         value = trade.get(name) if isinstance(trade, Mapping) else getattr(trade, name, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -329,6 +330,10 @@ async def test_the_summary_counts(opened: Opened) -> None:
         ({"timestamp": float("inf")}, "inf"),
         ({"timestamp": 10**12}, "1000000000000"),
         ({"timestamp": LAST}, "9999"),
+        ({"price": -1}, "trade 1: its price"),
+        ({"volume": "-0.1"}, "trade 1: its volume"),
+        ({"trade_id": ""}, "trade_id"),
+        ({"trade_id": "x" * 257}, "trade_id"),
     ],
 )
 async def test_a_trade_that_can_not_be_stored_is_refused(
@@ -344,8 +349,22 @@ async def test_unusable_questions_are_refused(repository: MarketDataRepository) 
         await repository.get_trades("BTCUSD", "coinbase")
     with pytest.raises(RequestError, match="1s, 1m, 5m"):
         await repository.get_ohlcv("BTC-USD", "coinbase", "2m")
-    with pytest.raises(RequestError, match="exchange: 'all'"):
-        await repository.save_trades([trade(1)], "BTC-USD", "all")
+    for exchange in ("all", "", "Kraken", "a:b", "{x}", "x" * 33):
+        with pytest.raises(RequestError, match=f"exchange: '{re.escape(exchange)}'"):
+            await repository.save_trades([trade(1)], "BTC-USD", exchange)
+    for symbol in ("BTC}-USD", "B:C-USD", "BTC-" + "U" * 61):
+        with pytest.raises(RequestError, match=f"symbol: '{symbol}'"):
+            await repository.save_trades([trade(1)], symbol, "kraken")
+    summary = await repository.get_data_summary()
+    assert summary.total_exchanges == 0
+
+
+async def test_nobody_wants_less_than_one_trade(repository: MarketDataRepository) -> None:
+    await repository.save_trades([trade(1), trade(2)], "BTC-USD", "kraken")
+    for limit in (0, -1):
+        assert await repository.get_trades("BTC-USD", "kraken", limit=limit) == []
+        assert await repository.get_trades("BTC-USD", "kraken", FIRST, limit=limit) == []
+    assert len(await repository.get_trades("BTC-USD", "kraken", limit=1)) == 1
 
 
 async def test_a_closed_repository_says_so_and_may_be_closed_again(opened: Opened) -> None:

@@ -18,6 +18,7 @@ from alphapulse.clock import parse_iso8601
 from alphapulse.errors import FixedPointError
 from alphapulse.fixed import INT64_MAX, format_decimal, parse_decimal
 from alphapulse.history import ALL
+from alphapulse.repository import NAME_PATTERN
 from alphapulse.symbols import normalize_symbol
 
 T = TypeVar("T")
@@ -31,7 +32,6 @@ TIME_PATTERN = (
     r"(T([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{1,9})?(Z|[+-]([01]\d|2[0-3]):[0-5]\d)?)?)$"
 ).replace(r"\d", "[0-9]")
 """What is always a time; a few more ways of writing one are understood."""
-NAME_PATTERN = r"^[a-z][a-z0-9_]{0,31}$"
 SYMBOL_PATTERN = r"^[A-Za-z0-9]+[-/][A-Za-z0-9]+$"
 
 

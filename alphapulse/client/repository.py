@@ -13,6 +13,7 @@ from alphapulse.client.answers import (
     BarItem,
     BarsAnswer,
     BookAnswer,
+    ExchangesAnswer,
     GapItem,
     GapsAnswer,
     GivenTrades,
@@ -27,7 +28,7 @@ from alphapulse.client.answers import (
 from alphapulse.client.rest import Rest
 from alphapulse.errors import RequestError, StoreError
 from alphapulse.fixed import INT64_MAX, format_decimal
-from alphapulse.history import GapRow
+from alphapulse.history import BookRow, GapRow
 from alphapulse.repository import (
     BookSnapshot,
     DataSummary,
@@ -35,8 +36,8 @@ from alphapulse.repository import (
     OhlcvBar,
     interval_ns_of,
     nanoseconds_of,
+    rows_to_save,
     symbol_of,
-    trade_row_of,
 )
 
 Item = TypeVar("Item", TradeItem, BarItem, GapItem)
@@ -99,7 +100,7 @@ class HttpRepository:
     ) -> dict[str, Any]:
         """See `MarketDataRepository`; `ROWS_A_REQUEST` trades are stored at once."""
         symbol = symbol_of(symbol)
-        items = [given(trade_row_of(trade, symbol, exchange)) for trade in trades]
+        items = [given(row) for row in rows_to_save(trades, symbol, exchange)]
         saved = duplicates = 0
         for begin in range(0, len(items), ROWS_A_REQUEST):
             body = msgspec.json.encode(GivenTrades(items[begin : begin + ROWS_A_REQUEST]))
@@ -167,6 +168,19 @@ class HttpRepository:
         kept = await self._rest.get(path, BookAnswer, {**query, "timestamp": time_text})
         return None if kept is None else kept.result(exact)
 
+    async def read_book(self, exchange: str, symbol: str, at_ns: int) -> BookRow | None:
+        """The newest book kept that isn't younger than that, with `depth` levels, exactly."""
+        path = f"/orderbook/{quote(symbol_of(symbol))}"
+        query = {"exchange": exchange, "depth": str(self._depth)}
+        query["timestamp"] = format_decimal(at_ns, 9)
+        kept = await self._rest.get(path, BookAnswer, query)
+        return None if kept is None else kept.row()
+
+    async def get_exchanges(self) -> list[str]:
+        """Exchanges of which there is something, or that are collected."""
+        answer = await self._rest.get("/exchanges", ExchangesAnswer)
+        return [] if answer is None else answer.exchanges
+
     async def get_symbols(self, exchange: str) -> list[str]:
         """See `MarketDataRepository`; those that are collected are among them from the start."""
         answer = await self._rest.get(f"/symbols/{quote(exchange, safe='')}", SymbolsAnswer)
@@ -219,6 +233,8 @@ class HttpRepository:
         """Rows of a span, oldest first: the first ones, or the newest ones without a start."""
         start, end = nanoseconds_of(start_time), nanoseconds_of(end_time)
         if start is not None and end is not None and start > end:
+            return []
+        if limit is not None and limit < 1:
             return []
         newest = start_time is None
         bounds = {"start_time": _seconds(start_time), "end_time": _seconds(end_time)}

@@ -34,8 +34,8 @@ from alphapulse.repository import (
     OhlcvBar,
     interval_ns_of,
     nanoseconds_of,
+    rows_to_save,
     symbol_of,
-    trade_row_of,
 )
 from alphapulse.shm import Position
 from alphapulse.store.bars import Part, bars_of, consolidated
@@ -136,8 +136,7 @@ class Repository:
         self: Store, trades: Iterable[Mapping[str, Any] | Any], symbol: str, exchange: str
     ) -> dict[str, Any]:
         """See `MarketDataRepository`. Raises `RequestError` for a trade that can't be stored."""
-        symbol = symbol_of(symbol)
-        rows = [trade_row_of(trade, symbol, exchange) for trade in trades]
+        rows = rows_to_save(trades, symbol, exchange)
         saved = await self.append(WriteBatch(exchange=exchange, trades=rows))
         return {"success": True, "saved": saved, "duplicates": len(rows) - saved}
 
@@ -156,6 +155,8 @@ class Repository:
         exact: bool = False,
     ) -> list[MarketTrade]:
         """See `MarketDataRepository`."""
+        if limit is not None and limit < 1:
+            return []
         rows = await self.read_trades(
             exchange,
             symbol_of(symbol),
