@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import os
 import threading
 import time
@@ -20,7 +21,7 @@ from alphapulse.model import (
     InstrumentDefined,
     Overrun,
 )
-from alphapulse.shm import ReaderInfo, RingWriter, list_rings, watcher
+from alphapulse.shm import ReaderInfo, RingReader, RingWriter, list_rings, watcher
 from tests.ring_process import Attach, attaching, begin_book, eventually, put
 from tests.ring_records import instrument_record
 from tests.ring_waits import KINDS, forbid_io_uring
@@ -180,6 +181,75 @@ async def test_closing_ends_ready_and_what_it_took(
     await asyncio.wait_for(waiting, 30)
     assert threading.active_count() == before
     assert waits() == open_before
+
+
+def descriptors() -> int:
+    """Of this process."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def test_a_reader_that_is_dropped_gives_back_what_it_took(
+    ring_prefix: str, writer: RingWriter, kind: str
+) -> None:
+    async def use() -> RingReader:
+        reader = RingReader("kraken", prefix=ring_prefix)
+        await reader.ready(0.001, pause_ns=1)
+        reader.when_ready(lambda: None)
+        return reader
+
+    await use_up(asyncio.create_task(use()))
+    before, threads = descriptors(), threading.active_count()
+    reader = await use()
+    assert len(this_ring(writer, ring_prefix)) == 1
+    assert descriptors() >= before + 4
+    with pytest.warns(ResourceWarning, match="kraken' wasn't closed"):
+        del reader
+    assert this_ring(writer, ring_prefix) == ()
+    await asyncio.to_thread(eventually, lambda: threading.active_count() <= threads + 1)
+    assert descriptors() == before
+
+
+async def use_up(opening: asyncio.Task[RingReader]) -> None:
+    """Have the loop and its threads take what they need themselves."""
+    (await opening).close()
+    await asyncio.to_thread(eventually, lambda: True)
+
+
+async def test_a_reader_may_be_dropped_by_another_thread(
+    ring_prefix: str, writer: RingWriter, kind: str
+) -> None:
+    held = [RingReader("kraken", prefix=ring_prefix)]
+    await held[0].ready(0.001, pause_ns=1)
+
+    def drop() -> None:
+        with pytest.warns(ResourceWarning, match="wasn't closed"):
+            held.clear()
+
+    open_before = waits()
+    await asyncio.to_thread(drop)
+    await asyncio.sleep(0)
+    await asyncio.to_thread(eventually, lambda: waits() < open_before)
+    assert waits() == open_before - (2 if kind == "kernel" else 1)
+
+
+async def test_a_coroutine_that_waits_keeps_its_reader(
+    ring_prefix: str, writer: RingWriter, kind: str
+) -> None:
+    found: list[int] = []
+
+    async def wait() -> None:
+        with RingReader("kraken", prefix=ring_prefix) as reader:
+            await reader.ready()
+            found.append(len(reader.read()))
+        done.set()
+
+    done = asyncio.Event()
+    asyncio.create_task(wait()).add_done_callback(lambda _: None)
+    await asyncio.sleep(0)
+    gc.collect()
+    put(writer, 1)
+    await asyncio.wait_for(done.wait(), 30)
+    assert found == [1]
 
 
 async def test_asynchronous_iteration_gives_events(

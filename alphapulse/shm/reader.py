@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Literal, NamedTuple
@@ -89,11 +90,11 @@ class RingReader(Cursor[Batch]):
         self._watcher: Watcher | None = None
         self._awaited = -1
         """The sequence that `when_ready` was last called for."""
-        self._slices: Iterator[int] = iter(())
-        self._closed = False
+        self._longest_ns = _SLICE_NS
         self._nudged = False
         self._alarm: Alarm | None = None
         self._here = self._begin(start)
+        self._closed = False
         self._go_on()
         self._take_slot()
 
@@ -246,28 +247,26 @@ class RingReader(Cursor[Batch]):
                 return False
         return True
 
-    def _slices_ns(self) -> Iterator[int]:
-        """How long to sleep at a time: ever longer, as long as there is a writer that wakes."""
-        longest = _SLICE_NS
-        while True:
-            if self._slot is None:
-                yield _SLOTLESS_SLICE_NS
-            elif self._here.segment.ended != OPEN:
-                yield _SLICE_NS
-            else:
-                yield longest
-                longest = min(longest * 2, _LONGEST_SLICE_NS)
+    def _slice_ns(self) -> int:
+        """How long to sleep next: ever longer, as long as there is a writer that wakes."""
+        if self._slot is None:
+            return _SLOTLESS_SLICE_NS
+        if self._here.segment.ended != OPEN:
+            return _SLICE_NS
+        slice_ns = self._longest_ns
+        self._longest_ns = min(slice_ns * 2, _LONGEST_SLICE_NS)
+        return slice_ns
 
     def _wait_on(self, timeout: float | None, spun_ns: int) -> bool:
         """`wait` for what may take longer than a spin; so long has been spun already."""
         until_ns = None if timeout is None else monotonic_ns() + int(timeout * 1e9) - spun_ns
         spin_ns = self._spin_ns - spun_ns
-        slices = self._slices_ns()
+        self._longest_ns = _SLICE_NS
         while not self._closed:
             ended = self._here.segment.ended  # before the look, so that no end is slept through
             if self._has_news():
                 return True
-            slice_ns = next(slices)
+            slice_ns = self._slice_ns()
             if until_ns is not None:
                 slice_ns = min(slice_ns, until_ns - monotonic_ns())
             if slice_ns <= 0:
@@ -292,7 +291,7 @@ class RingReader(Cursor[Batch]):
                 self._alarm = Alarm()
             await self._alarm.sleep(min(pause_ns, LONGEST_PAUSE_NS))
         until_ns = None if timeout_seconds is None else monotonic_ns() + int(timeout_seconds * 1e9)
-        spin_ns, slices = self._spin_ns, self._slices_ns()
+        spin_ns, self._longest_ns = self._spin_ns, _SLICE_NS
         while not (self._closed or self._nudged):
             here = self._here
             if not here.consumer.drained:
@@ -300,7 +299,7 @@ class RingReader(Cursor[Batch]):
             ended = here.segment.ended
             if self._has_news():
                 return
-            slice_ns = next(slices)
+            slice_ns = self._slice_ns()
             if until_ns is not None:
                 slice_ns = min(slice_ns, until_ns - monotonic_ns())
                 if slice_ns <= 0:
@@ -321,14 +320,14 @@ class RingReader(Cursor[Batch]):
         here = self._here
         sequence = here.consumer.sequence
         if sequence != self._awaited:
-            self._awaited, self._slices = sequence, self._slices_ns()
+            self._awaited, self._longest_ns = sequence, _SLICE_NS
         ended = here.segment.ended
         if self._closed or not here.consumer.drained:
             asyncio.get_running_loop().call_soon(call)
             return
         if self._watcher is None:
             self._watcher = Watcher(f"ring-{self.name}", self._spin_ns > 0)
-        spin_ns, slice_ns = self._spin_ns, next(self._slices)
+        spin_ns, slice_ns = self._spin_ns, self._slice_ns()
         self._watcher.watch(call, here.consumer, min(spin_ns, slice_ns), slice_ns, ended)
 
     def nudge(self) -> None:
@@ -404,17 +403,25 @@ class RingReader(Cursor[Batch]):
 
     def close(self) -> None:
         """Free the slot and end the thread, if any; records given out stay valid."""
+        self._close(join=True)
+
+    def _close(self, *, join: bool) -> None:
         if self._closed:
             return
         self._closed = True
         self._follow(None, self._here.nothing, 0)
         if self._watcher is not None:
-            self._watcher.stop()
+            self._watcher.stop(join=join)
         if self._alarm is not None:
             self._alarm.close()
         if self._slot is not None:
             self._slot.close()
         self._here.close()
+
+    def __del__(self, warn: Callable[..., None] = warnings.warn) -> None:
+        if not getattr(self, "_closed", True):
+            warn(f"the reader of ring {self.name!r} wasn't closed", ResourceWarning, source=self)
+            self._close(join=False)
 
     def __enter__(self) -> RingReader:
         return self

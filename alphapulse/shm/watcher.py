@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from threading import Thread, get_ident
+from threading import Thread
 
 from alphapulse._core.consumer import Consumer
 from alphapulse._core.uring import UringVigil
 from alphapulse._core.vigil import Vigil
+from alphapulse.shm.polling import Polled
 
 _JOIN_SECONDS = 0.01
 
@@ -32,8 +33,7 @@ class Watcher:
         self._threaded = spins
         self._call: Callable[[], None] | None = None
         self._wait: _InKernel | _InThread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread_id = 0
+        self._polled: Polled | None = None
 
     def watch(
         self,
@@ -47,17 +47,15 @@ class Watcher:
 
         Now and then it is called earlier; and soon, if it wasn't yet, when this is stopped.
         """
-        loop = asyncio.get_running_loop()
-        wait = self._wait
-        if wait is None or self._loop is not loop or self._thread_id != get_ident():
-            wait = self._wait = self._begin(loop)
+        wait, polled = self._wait, self._polled
+        if wait is None or polled is None or not polled.is_here():
+            wait = self._begin()
         self._call = call
         try:
             wait.arm(consumer, spin_ns, timeout_ns, ended)
         except OSError:
             self._threaded = True
-            self._wait = self._begin(loop)
-            self._wait.arm(consumer, spin_ns, timeout_ns, ended)
+            self._begin().arm(consumer, spin_ns, timeout_ns, ended)
 
     async def news(self, consumer: Consumer, spin_ns: int, timeout_ns: int, ended: int) -> None:
         """The same for a coroutine: return then."""
@@ -76,55 +74,41 @@ class Watcher:
         if call is not None:
             call()
 
-    def stop(self) -> None:
-        """End the wait."""
+    def stop(self, *, join: bool = True) -> None:
+        """End the wait; without joining a thread, it ends soon by itself."""
         call, self._call = self._call, None
-        if call is not None and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(call)
-        self._drop()
+        if call is not None and self._polled is not None:
+            self._polled.tell(call)
+        self._drop(join=join)
 
-    def _begin(self, loop: asyncio.AbstractEventLoop) -> _InKernel | _InThread:
+    def _begin(self) -> _InKernel | _InThread:
         self._drop()
         try:
             wait = _InThread(self._name) if self._threaded else _InKernel()
         except OSError:
             self._threaded = True
             wait = _InThread(self._name)
-        loop.add_reader(wait.event, self._told)
-        self._loop, self._thread_id = loop, get_ident()
+        self._wait, self._polled = wait, Polled(wait.event, self._told)
         return wait
 
     def _told(self) -> None:
-        wait = self._wait
-        if wait is not None:
+        wait, polled = self._wait, self._polled
+        if wait is not None and polled is not None:
             try:
                 wait.hear()
             except OSError:
                 # Whoever is called begins another: in a thread, unless it is just that the loop
                 # runs in another one by now.
-                self._threaded = self._threaded or self._thread_id == get_ident()
+                self._threaded = self._threaded or polled.is_here()
                 self._drop()
         self.interrupt()
 
-    def _drop(self) -> None:
-        """Have no wait any more."""
-        wait = self._leave()
-        if wait is not None:
-            wait.close()
-
-    def _leave(self) -> _InKernel | _InThread | None:
-        """Have the loop forget the wait."""
-        wait, self._wait = self._wait, None
-        if wait is not None and self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_reader(wait.event)
-        self._loop = None
-        return wait
-
-    def __del__(self) -> None:
-        if hasattr(self, "_loop"):
-            wait = self._leave()
-            if wait is not None:
-                wait.end()
+    def _drop(self, *, join: bool = True) -> None:
+        """Have no wait any more, and the loop forget it."""
+        wait, polled = self._wait, self._polled
+        self._wait = self._polled = None
+        if wait is not None and polled is not None:
+            polled.forget(wait.close if join else wait.end)
 
 
 class _InKernel:
