@@ -140,6 +140,11 @@ class GapRow(msgspec.Struct, frozen=True, kw_only=True):
     filled: int = 0
     """Trades that were written to fill it."""
 
+    @property
+    def order_key(self) -> OrderKey:
+        # Aligned to the right, what a store calls its gaps sorts as it was written.
+        return self.received_ns, 0, f"{self.exchange} {self.id:>40}"
+
 
 class GapFill(msgspec.Struct, frozen=True, kw_only=True):
     """What has become of a gap that a store holds."""
@@ -240,9 +245,20 @@ class History(Protocol):
         ...
 
     async def read_gaps(
-        self, exchange: str, start_ns: int | None = None, end_ns: int | None = None
+        self,
+        exchange: str,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        limit: int | None = None,
+        *,
+        symbol: str | None = None,
+        newest: bool = False,
+        beyond: OrderKey | None = None,
     ) -> list[GapRow]:
-        """Losses by the time when they were seen."""
+        """Losses by the time when they were seen; with a limit the first ones, or the newest ones.
+
+        With a symbol only those that may concern it; `beyond` is as in `read_trades`.
+        """
         ...
 
     async def read_states(
@@ -349,7 +365,7 @@ def summary_of(series: Sequence[SeriesSummary]) -> Summary:
 def narrowed(
     start_ns: int | None, end_ns: int | None, beyond: OrderKey | None, newest: bool
 ) -> tuple[int | None, int | None]:
-    """The times between which the trades lie that `History.read_trades` is asked for."""
+    """The times between which the rows lie that are asked for, as of `History.read_trades`."""
     if beyond is None:
         return start_ns, end_ns
     if newest:

@@ -148,6 +148,63 @@ async def test_keys_and_fields_are_those_of_the_manual(
     assert json.loads(series or "") == {"trade": [[0, 1]]}
 
 
+def gap(number: int) -> GapRow:
+    return GapRow(
+        exchange="kraken",
+        symbol="BTC-USD",
+        channel=Channel.TRADES,
+        reason=Reason.GAP,
+        first=number,
+        last=number,
+        count=1,
+        since_ns=NO_TIME,
+        received_ns=NOW_NS + number * 10**6,
+    )
+
+
+async def test_a_page_of_gaps_is_read_by_itself(
+    stores: list[RedisStore], client: redis.asyncio.Redis
+) -> None:
+    gaps = [gap(number) for number in range(500)]
+    await stores[0].append(WriteBatch(exchange="kraken", gaps=gaps))
+    for newest, expected in ((True, [498, 499]), (False, [0, 1])):
+        await client.config_resetstat()
+        found = await stores[0].read_gaps("kraken", limit=2, newest=newest)
+        assert [each.first for each in found] == expected
+        calls = (await client.info("commandstats"))["cmdstat_xrange"]["calls"]
+        assert calls <= 3
+
+
+async def test_gaps_without_an_index_get_one(
+    stores: list[RedisStore], client: redis.asyncio.Redis, ring_prefix: str
+) -> None:
+    await stores[0].append(WriteBatch(exchange="kraken", gaps=[gap(2), gap(1)]))
+    before = await stores[0].read_gaps("kraken")
+    await client.delete(f"{ring_prefix}:{{kraken}}:gap_times")
+    await stores[1].append(WriteBatch(exchange="kraken", gaps=[gap(3)]))
+    found = await stores[1].read_gaps("kraken")
+    assert found[:2] == before
+    assert [each.first for each in found] == [1, 2, 3]
+
+
+async def test_the_index_of_gaps_is_trimmed_with_them(
+    server: RedisServer, client: redis.asyncio.Redis, ring_prefix: str
+) -> None:
+    settings = StoreSettings(redis_url=server.url, retention_days=0, max_trades=100)
+    store = await RedisStore.open(settings, ring_prefix)
+    await store.append(WriteBatch(exchange="kraken", gaps=[gap(number) for number in range(900)]))
+    await store.close()
+    # The first batch of a writer sweeps.
+    store = await RedisStore.open(settings, ring_prefix)
+    await store.append(WriteBatch(exchange="kraken", trades=[row(1)]))
+    base = f"{ring_prefix}:{{kraken}}"
+    left = await client.xlen(f"{base}:gaps")
+    assert left < 300
+    assert await client.zcard(f"{base}:gap_times") == left
+    assert len(await store.read_gaps("kraken", limit=1000)) == left
+    await store.close()
+
+
 async def test_two_writers_keep_each_trade_once(stores: list[RedisStore]) -> None:
     for begin in range(0, 40, 4):
         for store in stores:

@@ -270,6 +270,56 @@ def nameless(gap: GapRow) -> GapRow:
     return replace(gap, id="")
 
 
+async def test_any_page_of_gaps_is_that_of_a_plain_list(store: Store) -> None:
+    seed = 20261121
+    random = Random(seed)
+    lost = GapRow(
+        exchange="kraken",
+        symbol=None,
+        channel=Channel.RING,
+        reason=Reason.LAPPED,
+        first=None,
+        last=None,
+        count=None,
+        since_ns=NOW_NS,
+        received_ns=NOW_NS,
+    )
+    for _ in range(12):
+        gaps = [
+            replace(
+                lost,
+                symbol=random.choice([None, "BTC-USD", "ETH-USD"]),
+                received_ns=NOW_NS + random.choice([0, 0, 1, 10**6, random.randrange(10**9)]),
+            )
+            for _ in range(10)
+        ]
+        await store.append(WriteBatch(exchange="kraken", gaps=gaps))
+    held = await store.read_gaps("kraken")
+    assert len(held) == 120
+    assert held == sorted(held, key=lambda gap: gap.order_key)
+    for _ in range(80):
+        start, end = (random.choice([None, random.choice(held).received_ns]) for _ in range(2))
+        beyond = random.choice([None, random.choice(held).order_key])
+        symbol = random.choice([None, "BTC-USD", "NO-SUCH"])
+        limit = random.choice([None, 0, 1, 2, 15, 119, 1000])
+        newest = random.random() < 0.5
+        plain = [
+            gap
+            for gap in held
+            if (start is None or gap.received_ns >= start)
+            and (end is None or gap.received_ns <= end)
+            and (symbol is None or gap.symbol in (None, symbol))
+            and (beyond is None or gap.order_key != beyond)
+            and (beyond is None or (gap.order_key < beyond) == newest)
+        ]
+        if limit is not None:
+            plain = plain[max(len(plain) - limit, 0) :] if newest else plain[:limit]
+        found = await store.read_gaps(
+            "kraken", start, end, limit, symbol=symbol, newest=newest, beyond=beyond
+        )
+        assert found == plain, f"seed {seed}: {start} {end} {limit} {symbol} {newest} {beyond}"
+
+
 async def test_what_has_become_of_a_gap_is_kept(reopen: Open) -> None:
     store = await reopen()
     gaps = [

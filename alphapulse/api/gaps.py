@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Literal
 
 import msgspec
@@ -21,7 +20,7 @@ from alphapulse.api.pages import (
     series_of,
 )
 from alphapulse.api.parameters import Count, Exchange, Parameters, Symbol
-from alphapulse.history import FillStatus, GapRow, OrderKey
+from alphapulse.history import FillStatus, GapRow, at_most
 from alphapulse.model import Channel
 
 ChannelName = Literal["trades", "orderbook", "ring"]
@@ -86,18 +85,17 @@ async def gaps(context: Context, request: Request, query: Parameters) -> Respons
     newest = start is None
     series = series_of("gaps", exchange, symbol, newest)
     cursor = cursor_of(query, series)
+    beyond = None if cursor is None else cursor.key
     rows: list[GapRow] = []
     for name in [exchange] if exchange else await context.exchanges():
-        rows += await context.history.read_gaps(name, start, end)
-    rows = [row for row in rows if symbol is None or row.symbol in (None, symbol)]
-    rows.sort(key=_order_key)
-    if cursor is not None:
-        ahead = operator.lt if newest else operator.gt
-        rows = [row for row in rows if ahead(_order_key(row), cursor.key)]
-    page, last = page_of(rows[-limit - 1 :] if newest else rows[: limit + 1], limit, newest)
+        rows += await context.history.read_gaps(
+            name, start, end, limit + 1, symbol=symbol, newest=newest, beyond=beyond
+        )
+    rows.sort(key=lambda row: row.order_key)
+    page, last = page_of(at_most(limit + 1, rows, newest), limit, newest)
     link = None
     if last is not None:
-        link = next_link(request, "/gaps", Cursor(series, _order_key(last)))
+        link = next_link(request, "/gaps", Cursor(series, last.order_key))
     body = GapsBody(
         data=[_item(row) for row in page],
         exchange=exchange or None,
@@ -107,11 +105,6 @@ async def gaps(context: Context, request: Request, query: Parameters) -> Respons
         processing_time_ms=elapsed_ms(request),
     )
     return json_response(body, headers=page_headers(link))
-
-
-def _order_key(row: GapRow) -> OrderKey:
-    # Aligned to the right, what a store calls its gaps sorts as it was written.
-    return row.received_ns, 0, f"{row.exchange} {row.id:>40}"
 
 
 def _item(row: GapRow) -> GapItem:

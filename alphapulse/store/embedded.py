@@ -225,11 +225,25 @@ class EmbeddedStore(Repository):
         return parts
 
     async def read_gaps(
-        self, exchange: str, start_ns: int | None = None, end_ns: int | None = None
+        self,
+        exchange: str,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        limit: int | None = None,
+        *,
+        symbol: str | None = None,
+        newest: bool = False,
+        beyond: OrderKey | None = None,
     ) -> list[GapRow]:
         """See `History`."""
-        rows = await self._read(tables.SELECT_GAPS, [exchange, *_span(start_ns, end_ns)])
-        return [tables.gap_of(row, exchange) for row in rows]
+        start, end = _span(*narrowed(start_ns, end_ns, beyond, newest))
+        values = {"exchange": exchange, "start": start, "end": end, "symbol": symbol}
+        query = tables.select_gaps(newest, beyond is not None)
+        if beyond is not None:
+            values |= {"time": beyond[0], "text": beyond[2]}
+        rows = await self._read(query, {**values, "limit": _limit(limit)})
+        found = [tables.gap_of(row, exchange) for row in rows]
+        return found[::-1] if newest else found
 
     async def read_states(
         self,

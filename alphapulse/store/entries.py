@@ -52,6 +52,7 @@ class Keys:
         self.position = f"{self._base}:position"
         self.commits = f"{self._base}:commits"
         self.gaps = f"{self._base}:gaps"
+        self.gap_times = f"{self._base}:gap_times"
         self.fills = f"{self._base}:fills"
         self.marks = f"{self._base}:marks"
 

@@ -22,14 +22,24 @@ from alphapulse import metrics
 from alphapulse.config import StoreSettings
 from alphapulse.config.values import RedisUrl, masked
 from alphapulse.errors import StoreError
-from alphapulse.history import BookRow, GapRow, OrderKey, SeriesSummary, StateRow, TradeRow
+from alphapulse.history import (
+    BookRow,
+    GapRow,
+    OrderKey,
+    SeriesSummary,
+    StateRow,
+    TradeRow,
+    at_most,
+    narrowed,
+)
 from alphapulse.log import get_logger
 from alphapulse.shm import Position
 from alphapulse.store.bars import STORED, Part
 from alphapulse.store.books import load_book
-from alphapulse.store.entries import NS_PER_MS, Entry, Keys, gap_of, state_of
+from alphapulse.store.entries import NS_PER_MS, Entry, Keys, state_of
 from alphapulse.store.recent import KEPT
 from alphapulse.store.redis_bars import BarReader
+from alphapulse.store.redis_gaps import GapReader
 from alphapulse.store.redis_link import ANSWER_TIMEOUT_SECONDS
 from alphapulse.store.redis_newest import NewestTrades
 from alphapulse.store.redis_reader import StreamReader, done
@@ -174,18 +184,31 @@ class RedisStore(Repository):
             return await reader.read(interval_ns, start_ns, end_ns, limit, newest)
 
     async def read_gaps(
-        self, exchange: str, start_ns: int | None = None, end_ns: int | None = None
+        self,
+        exchange: str,
+        start_ns: int | None = None,
+        end_ns: int | None = None,
+        limit: int | None = None,
+        *,
+        symbol: str | None = None,
+        newest: bool = False,
+        beyond: OrderKey | None = None,
     ) -> list[GapRow]:
         """See `History`."""
-        keys = Keys(self._prefix, exchange)
+        start_ns, end_ns = narrowed(start_ns, end_ns, beyond, newest)
+
+        def wanted(gap: GapRow) -> bool:
+            if beyond is not None and not (
+                gap.order_key < beyond if newest else gap.order_key > beyond
+            ):
+                return False
+            concerned = symbol is None or gap.symbol in (None, symbol)
+            return concerned and _within(gap.received_ns, start_ns, end_ns)
+
+        reader = GapReader(self._reader, Keys(self._prefix, exchange), exchange)
         with self._operation("read_gaps"):
-            entries: list[Entry] = await done(self._reader.xrange(keys.gaps))
-            fills = await done(self._reader.hgetall(keys.fills))
-        gaps = [gap_of(entry, fills.get(entry[0]), exchange) for entry in entries]
-        return sorted(
-            (gap for gap in gaps if _within(gap.received_ns, start_ns, end_ns)),
-            key=lambda gap: gap.received_ns,
-        )
+            rows = await reader.read((start_ns, end_ns), limit, newest, wanted)
+        return at_most(limit, sorted(rows, key=lambda gap: gap.order_key), newest)
 
     async def read_states(
         self,

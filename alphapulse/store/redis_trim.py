@@ -60,24 +60,26 @@ async def sweep(
             # Twice as many ids are known as trades are kept, so that none comes in again.
             last = str(-2 * limits.entries - 1)
             request.add("ZREMRANGEBYRANK", keys.texts(symbol), "0", last)
-            await _drop_late(link, request, keys, symbol)
+            await _drop(link, request, keys.late(symbol), keys.trades(symbol))
         for interval, age in limits.bar_ages_seconds.items():
             oldest = wall_ns() // NS_PER_SECOND - age
             request.add("ZREMRANGEBYSCORE", keys.buckets(interval, symbol), "-inf", str(oldest))
     trim(request, keys.gaps, limits)
     await _drop_fills(link, request, keys)
+    await _drop(link, request, keys.gap_times, keys.gaps)
 
 
-async def _drop_late(link: Link, request: Request, keys: Keys, symbol: str) -> None:
-    first = await _first_id(link, keys.trades(symbol))
+async def _drop(link: Link, request: Request, key: str, stream: str) -> None:
+    """Drop from a sorted set what points to entries that the stream has no more."""
+    first = await _first_id(link, stream)
     begin = 0
     while True:
         look = Request()
-        look.add("ZRANGE", keys.late(symbol), str(begin), str(begin + PAGE - 1))
+        look.add("ZRANGE", key, str(begin), str(begin + PAGE - 1))
         [members] = await link.ask(look)
         gone = [member for member in members if parse_entry_id(member) < first]
         if gone:
-            request.add("ZREM", keys.late(symbol), *gone)
+            request.add("ZREM", key, *gone)
         if len(members) < PAGE:
             return
         begin += PAGE

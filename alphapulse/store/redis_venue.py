@@ -33,6 +33,7 @@ from alphapulse.store.entries import (
 )
 from alphapulse.store.identity import Series, sift, text_ids
 from alphapulse.store.redis_bars import MOST_PARTS, BarWriter, beyond_marks
+from alphapulse.store.redis_gaps import index_gaps
 from alphapulse.store.redis_link import Link, Request
 from alphapulse.store.redis_trim import Limits, sweep, trim
 from alphapulse.store.repository import WriteBatch
@@ -167,7 +168,7 @@ class VenueWriter:
             await self._check_place(link)
             known.checked = True
         symbols = {row.symbol for row in batch.trades}
-        if batch.states or batch.books or not symbols <= known.trades.keys():
+        if batch.states or batch.books or batch.gaps or not symbols <= known.trades.keys():
             await self._look_up(link, known, batch)
         texts = text_ids(batch.trades)
         stored_texts = await self._find(link, texts) if texts else set()
@@ -228,6 +229,7 @@ class VenueWriter:
         series = {name.decode(): Series.load(text) for name, text in pairs(texts).items()}
         known = _Known(int(commits or 0), series)
         await self._learn(link, known, series, ())
+        await index_gaps(link, self._keys)
         self._bars.clear()
         async for rows in beyond_marks(link, self._keys, self._exchange, series):
             # Ranges of ids are stored with the bars.
@@ -252,6 +254,7 @@ class VenueWriter:
         symbols = {row.symbol for row in batch.trades} - known.trades.keys()
         keys = {self._keys.states(row.symbol) for row in batch.states}
         keys |= {self._keys.books(row.symbol) for row in batch.books}
+        keys |= {self._keys.gaps} if batch.gaps else set()
         await self._learn(link, known, symbols, keys - known.others.keys())
 
     async def _find(self, link: Link, texts: list[tuple[str, str]]) -> set[tuple[str, str]]:
@@ -290,7 +293,10 @@ class VenueWriter:
 
     def _add_others(self, request: Request, known: _Known, batch: WriteBatch) -> None:
         for gap in batch.gaps:
-            self._add_entry(request, self._keys.gaps, "*", gap_fields(gap))
+            entry_id = known.next_id(self._keys.gaps, gap.received_ns)
+            self._add_entry(request, self._keys.gaps, entry_id, gap_fields(gap))
+            ms = str(gap.received_ns // NS_PER_MS)
+            request.add("ZADD", self._keys.gap_times, ms, entry_id)
         for fill in batch.fills:
             request.add("HSET", self._keys.fills, fill.id, fill_text(fill))
         for state in batch.states:

@@ -113,10 +113,16 @@ FROM temp.new_trades
 """
 """``temp``, since the file may have a table of that name."""
 
-SELECT_GAPS = """
+# By `GapRow.order_key`.
+_SELECT_GAPS = """
 SELECT id, symbol, channel, reason, first, last, "count", since_ns, received_ns, epoch, status,
     filled_ns, filled
-FROM gaps WHERE exchange = ? AND received_ns BETWEEN ? AND ? ORDER BY received_ns, id
+FROM gaps WHERE exchange = $exchange AND received_ns BETWEEN $start AND $end
+    AND ($symbol IS NULL OR symbol IS NULL OR symbol = $symbol) {beyond}
+ORDER BY received_ns {way}, id {way} LIMIT $limit
+"""
+_GAPS_BEYOND = """
+AND (received_ns, exchange || ' ' || lpad(id::VARCHAR, 40, ' ')) {sign} ($time, $text)
 """
 
 INSERT_GAP = "INSERT INTO gaps VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -179,8 +185,20 @@ def insert_trades(columns: Mapping[str, NDArray[Any]]) -> str:
     return INSERT_TRADES.format(text="trade_text" if "trade_text" in columns else "''")
 
 
+def select_gaps(newest: bool, beyond: bool) -> str:
+    """Query for gaps, with values exchange, start, end, symbol, limit.
+
+    Parameters
+    ----------
+    newest : the last ones, backwards, instead of the first ones
+    beyond : only those beyond a place in the order, values time and text
+    """
+    sign, way = ("<", "DESC") if newest else (">", "ASC")
+    return _SELECT_GAPS.format(beyond=_GAPS_BEYOND.format(sign=sign) if beyond else "", way=way)
+
+
 def gap_of(row: tuple[Any, ...], exchange: str) -> GapRow:
-    """Gap of a row that ``SELECT_GAPS`` gave."""
+    """Gap of a row that ``select_gaps`` gave."""
     number, symbol, channel, reason, first, last, count, since_ns, received_ns, *fate = row
     epoch, status, filled_ns, filled = fate
     return GapRow(
