@@ -103,6 +103,8 @@ class Exchange(Parameter[str]):
 
     def read(self, text: str | None, limits: Limits) -> str:
         """See `Parameter`."""
+        if text == "":
+            raise bad(self.name, "'' is none; name one, or leave the parameter out")
         return self._default if text is None else text
 
 
