@@ -77,7 +77,8 @@ from alphapulse.fixed import INT64_MAX, decimal_places, parse_decimal
 from alphapulse.model import BookSide, Instrument, Side
 from alphapulse.symbols import unified_symbol, unify_asset
 
-# Settings: in a real venue, these lines are in alphapulse/config/sections.py.
+# Settings: in a real venue, these lines are in alphapulse/config/sections.py, and the class is
+# exported by alphapulse/config/__init__.py.
 
 
 class ExampleSettings(VenueSettings, frozen=True):
@@ -335,6 +336,7 @@ class Example(Venue):
     @property
     def sequenced(self) -> bool:
         # Numbered changes to a REST snapshot: they are kept while it is fetched, then joined to it.
+        # Where snapshots come as frames this is False; numbers are checked all the same.
         return True
 
     @property
