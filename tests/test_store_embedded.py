@@ -252,6 +252,29 @@ async def test_bars_are_whole_while_they_are_written(
     await store.close()
 
 
+async def test_times_at_the_ends_of_64_bits_stop_nothing(
+    settings: Callable[..., StoreSettings], tmp_path: Path
+) -> None:
+    last_ns, earliest_ns = 2**63 - 1, embedded_bars.EARLIEST_NS
+    times = [-last_ns, 10 - last_ns, 5 * 10**9 - last_ns, earliest_ns - 1, earliest_ns, last_ns]
+    rows = [row(number, timestamp_ns=time) for number, time in enumerate(times)]
+    store = await EmbeddedStore.open(settings(retention_days=0))
+    for batch in (rows[:2], rows[2:], [row(9, timestamp_ns=NOW_NS)]):
+        await store.append(WriteBatch(exchange="kraken", trades=batch))
+    # What a crash leaves is summed up again.
+    crashed = StoreSettings(path=str(tmp_path / "crashed.duckdb"), retention_days=0)
+    copy_files(settings().path, crashed.path)
+    await store.close()
+    for each in (settings(retention_days=0), crashed):
+        store = await EmbeddedStore.open(each)
+        assert await store.read_trades(*KEY) == in_order([*rows, row(9, timestamp_ns=NOW_NS)])
+        for interval_ns in INTERVALS_NS.values():
+            bars = await store.read_bars(*KEY, interval_ns)
+            begins = [time - time % interval_ns for time in (earliest_ns, NOW_NS, last_ns)]
+            assert [bar.timestamp_ns for bar in bars] == begins
+        await store.close()
+
+
 async def test_a_file_of_version_1_is_changed(settings: Callable[..., StoreSettings]) -> None:
     put_version_1(settings().path)
     with pytest.raises(StoreError, match=r"version 1.*open it once"):

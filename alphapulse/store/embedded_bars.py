@@ -17,6 +17,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from alphapulse.clock import NS_PER_SECOND, monotonic_ns
+from alphapulse.fixed import INT64_MAX
 from alphapulse.history import INTERVALS_NS, OrderKey
 from alphapulse.store.bars import STORED, Part, source_of
 from alphapulse.store.embedded_file import transaction
@@ -36,6 +37,8 @@ Group = tuple[int, int, int, int]
 
 _SECOND = INTERVALS_NS["1s"]
 _DAY = INTERVALS_NS["1d"]
+EARLIEST_NS = -(INT64_MAX // _DAY) * _DAY
+"""The first midnight that 64 bits hold, in 1677: the day before has no bars."""
 
 _COLUMNS = (
     *("series", "begin_ns", "price_exponent", "size_exponent", "open", "high", "low", "close"),
@@ -70,7 +73,7 @@ _SUM_UP = """
 WITH chosen AS (
     SELECT *, timestamp_ns - ((timestamp_ns % $second) + $second) % $second AS begin_ns,
         (timestamp_ns, trade_number, trade_text) AS place
-    FROM trades WHERE entry BETWEEN $first AND $last
+    FROM trades WHERE entry BETWEEN $first AND $last AND timestamp_ns >= $earliest
 ), summed AS (
     SELECT series, begin_ns, price_exponent, size_exponent, arg_min(price, place), max(price),
         min(price), arg_max(price, place), sum(size), count(*), min(place) AS first,
@@ -112,7 +115,7 @@ class BarTables:
         begin = self._mark
         while begin < entries:
             end = min(begin + ENTRIES_AT_ONCE, entries)
-            values = {"first": begin, "last": end - 1, "second": _SECOND}
+            values = {"first": begin, "last": end - 1, "second": _SECOND, "earliest": EARLIEST_NS}
             self._take_in(map(_part_of, cursor.execute(_SUM_UP, values).fetchall()))
             if write:
                 self.write(cursor, end)
@@ -120,7 +123,11 @@ class BarTables:
 
     def add(self, columns: Mapping[str, NDArray[Any]]) -> None:
         """Take in trades that were added to table ``trades``, given as its columns."""
-        self._take_in(_parts_of(columns))
+        timely = columns["timestamp_ns"] >= EARLIEST_NS
+        if not timely.all():
+            columns = {name: column[timely] for name, column in columns.items()}
+        if timely.any():
+            self._take_in(_parts_of(columns))
 
     def _take_in(self, parts: Iterable[tuple[int, Part]]) -> None:
         summed = list(parts)
