@@ -81,8 +81,16 @@ def test_rows_of_columns_are_what_the_columns_were_made_of(rows: list[TradeRow])
     assert rows_of_columns(columns, *KEY) == rows
 
 
-@pytest.mark.parametrize("most", [0, 3, embedded_trades.MOST_UNSORTED])
-@pytest.mark.parametrize("unsorted", [1, 2, embedded_trades.UNSORTED])
+@pytest.mark.parametrize(
+    ("unsorted", "most"),
+    [
+        (1, embedded_trades.MOST_UNSORTED),
+        (2, embedded_trades.MOST_UNSORTED),
+        (embedded_trades.UNSORTED, 0),
+        (embedded_trades.UNSORTED, 3),
+        (embedded_trades.UNSORTED, embedded_trades.MOST_UNSORTED),
+    ],
+)
 async def test_any_part_is_that_of_a_plain_list(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unsorted: int, most: int
 ) -> None:

@@ -29,6 +29,7 @@ TESTS = (
     "test_store_columns.py",
     "test_store_entries.py",
     "test_store_identity.py",
+    "test_store_rows.py",
     "test_stream_fanout.py",
     "test_stream_text.py",
 )
