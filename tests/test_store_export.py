@@ -16,8 +16,8 @@ import pytest
 from alphapulse.clock import NO_TIME
 from alphapulse.config import StoreSettings
 from alphapulse.errors import StoreError
-from alphapulse.history import FillStatus, GapFill, GapRow, StateRow, TradeRow, in_order
-from alphapulse.model import BookState, Channel, IdKind, Reason, Side
+from alphapulse.history import BookRow, FillStatus, GapFill, GapRow, StateRow, TradeRow, in_order
+from alphapulse.model import BookState, Channel, IdKind, Level, Reason, Side
 from alphapulse.store import EmbeddedStore, WriteBatch, export
 from alphapulse.store.export import Done, StoreSource
 from tests.reference import bars as reference
@@ -243,6 +243,55 @@ async def test_states_are_exported(store: EmbeddedStore, tmp_path: Path) -> None
     [again] = await export_all(store, tmp_path, "states", **options)
     assert again.kept
     assert await export_all(store, tmp_path, "states", **options, last=date(2025, 1, 1)) == []
+
+
+async def test_every_kept_book_is_there_exactly(
+    store: EmbeddedStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "PAGE_BOOKS", 7)
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    edges = [FIRST_NS, FIRST_NS + 1, FIRST_NS + DAY_NS - 1, FIRST_NS + 2 * DAY_NS]
+    times = {*edges, *(FIRST_NS + rng.randrange(3 * DAY_NS) for _ in range(50))}
+
+    def side() -> tuple[Level, ...]:
+        return tuple(Level(rng.choice([1, INT64_MAX]), 5) for _ in range(rng.randrange(4)))
+
+    books = [
+        BookRow(
+            exchange="kraken",
+            symbol="BTC-USD",
+            version=version,
+            timestamp_ns=time_ns,
+            price_exponent=rng.choice([0, 2, 18]),
+            size_exponent=rng.choice([0, 8, 18]),
+            bids=side(),
+            asks=side(),
+        )
+        for version, time_ns in enumerate(sorted(times))
+    ]
+    await store.append(WriteBatch(exchange="kraken", books=books))
+    done = await export_all(store, tmp_path, "books", collected=[("kraken", "BTC-USD")])
+    assert [each.item.day for each in done] == [FIRST + timedelta(days=day) for day in range(3)]
+    found = [
+        level
+        for each in done
+        if each.rows
+        for level in pl.read_parquet(each.item.path, hive_partitioning=False)
+        .with_columns(pl.col("timestamp").dt.timestamp("ns"))
+        .rows()
+    ]
+    assert found == [
+        (
+            *(book.timestamp_ns, book.version, name, place),
+            reference.value(level.price, book.price_exponent),
+            reference.value(level.size, book.size_exponent),
+        )
+        for book in books
+        for name, levels in (("bid", book.bids), ("ask", book.asks))
+        for place, level in enumerate(levels, start=1)
+    ]
 
 
 async def test_a_whole_day_is_written_once(store: EmbeddedStore, tmp_path: Path) -> None:

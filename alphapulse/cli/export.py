@@ -18,10 +18,11 @@ from alphapulse.client.repository import HttpRepository
 from alphapulse.clock import NS_PER_SECOND
 from alphapulse.config import Settings
 from alphapulse.errors import RequestError, StoreError
-from alphapulse.history import INTERVALS_NS, GapRow, SeriesSummary, StateRow, TradeRow
+from alphapulse.history import INTERVALS_NS, BookRow, GapRow, SeriesSummary, StateRow, TradeRow
 from alphapulse.repository import OhlcvBar, nanoseconds_of, symbol_of, trade_row_of
 from alphapulse.store import EmbeddedStore, RedisStore
 from alphapulse.store.export import (
+    BOOKS,
     GAPS,
     STATES,
     TRADES,
@@ -33,7 +34,10 @@ from alphapulse.store.export import (
     plan,
 )
 
-TABLES = (TRADES, *(f"bars_{interval}" for interval in INTERVALS_NS), GAPS, STATES)
+TABLES = (TRADES, *(f"bars_{interval}" for interval in INTERVALS_NS), BOOKS, GAPS, STATES)
+
+GREET_SECONDS = 5.0
+"""Longest wait for the first answer of a server."""
 
 _HOUR = timedelta(hours=1)
 _DAY = "YYYY-MM-DD"
@@ -43,7 +47,7 @@ class HttpSource:
     """Reads a REST server, an hour of trades at once.
 
     It doesn't tell when trades were received, what they stand for, and whether they were filled;
-    nor of changes of books' states.
+    nor of changes of books' states, nor of more than 1000 levels a side of a book.
 
     Parameters
     ----------
@@ -97,6 +101,17 @@ class HttpSource:
             "unknown_table", f"--table {STATES}: a server doesn't tell them; leave out --from"
         )
 
+    async def names(self) -> list[tuple[str, str]]:
+        """See `Source`."""
+        exchanges = await self._repository.get_exchanges()
+        return [
+            (each, name) for each in exchanges for name in await self._repository.get_symbols(each)
+        ]
+
+    async def book(self, exchange: str, symbol: str, at_ns: int) -> BookRow | None:
+        """See `Source`."""
+        return await self._repository.read_book(exchange, symbol, at_ns)
+
 
 def command(
     folder: Annotated[
@@ -142,8 +157,8 @@ def command(
 ) -> None:
     """Write history as Parquet files, one for each symbol and day (UTC), exactly.
 
-    That is trades, bars, gaps (what is missing, since when, and whether it was filled meanwhile) or
-    changes of books' states:
+    That is trades, bars, books as they were kept, a row a level, gaps (what is missing, since when,
+    and whether it was filled meanwhile) or changes of books' states:
 
     FOLDER/trades/exchange=kraken/symbol=BTC-USD/date=2026-11-20/part.parquet
 
@@ -163,6 +178,8 @@ def command(
         fail(f"--table {table}: use one of {', '.join(TABLES)}")
     if table == GAPS and symbol is not None:
         fail(f"--symbol {symbol}: a file of gaps has those of all symbols; leave it out")
+    if start is not None and end is not None and start > end:
+        fail(f"--start {_date(start)}: is after --end {_date(end)}")
     stop_on_sigterm()
     settings = load_settings(config, {"ring.prefix": prefix})
     try:
@@ -186,6 +203,21 @@ def command(
         fail(str(error), 1)
 
 
+async def _greet(server: str, token: str) -> None:
+    """See that a server is there at all, without the patience that a long export has with it."""
+    repository = HttpRepository(
+        server, token=token, timeout_seconds=GREET_SECONDS, retry_seconds=0.0
+    )
+    try:
+        await repository.get_exchanges()
+    except StoreError as error:
+        raise StoreError(
+            f"--from: {error}; is `alphapulse up` or `alphapulse-api-server` running there?"
+        ) from error
+    finally:
+        await repository.close()
+
+
 @asynccontextmanager
 async def _source(settings: Settings, server: str | None) -> AsyncIterator[Source]:
     if server is not None:
@@ -194,6 +226,7 @@ async def _source(settings: Settings, server: str | None) -> AsyncIterator[Sourc
         except RequestError:
             fail(f"--from: {server!r} is none like http://127.0.0.1:3001")
         try:
+            await _greet(server, settings.api.token)
             yield HttpSource(repository)
         finally:
             await repository.close()

@@ -11,9 +11,9 @@ import msgspec
 from msgspec import Raw
 
 from alphapulse.clock import NO_TIME, wall_ns
-from alphapulse.fixed import format_decimal, parse_decimal
-from alphapulse.history import FillStatus, GapRow, TradeRow
-from alphapulse.model import Channel, Reason
+from alphapulse.fixed import decimal_places, format_decimal, parse_decimal
+from alphapulse.history import BookRow, FillStatus, GapRow, TradeRow
+from alphapulse.model import Channel, Level, Reason
 from alphapulse.repository import (
     BookLevel,
     BookSnapshot,
@@ -146,6 +146,7 @@ class BookAnswer(msgspec.Struct):
     timestamp: Raw
     bids: list[tuple[Raw, Raw]]
     asks: list[tuple[Raw, Raw]]
+    version: int | None = None
 
     def result(self, exact: bool) -> BookSnapshot | None:
         """As the protocol gives it; None for a live book that must not be shown."""
@@ -161,6 +162,40 @@ class BookAnswer(msgspec.Struct):
             bids=_levels(self.bids, exact),
             asks=_levels(self.asks, exact),
         )
+
+    def row(self) -> BookRow | None:
+        """A book that is kept, exactly; None for another one."""
+        if self.state != STORED or self.version is None:
+            return None
+        levels = [*self.bids, *self.asks]
+        price_exponent = max((_places(price) for price, _ in levels), default=0)
+        size_exponent = max((_places(size) for _, size in levels), default=0)
+
+        def scaled(side: list[tuple[Raw, Raw]]) -> tuple[Level, ...]:
+            return tuple(
+                Level(
+                    parse_decimal(bytes(price).decode(), price_exponent),
+                    parse_decimal(bytes(size).decode(), size_exponent),
+                )
+                for price, size in side
+            )
+
+        return BookRow(
+            exchange=self.exchange,
+            symbol=self.symbol,
+            version=self.version,
+            timestamp_ns=parse_decimal(bytes(self.timestamp).decode(), 9),
+            price_exponent=price_exponent,
+            size_exponent=size_exponent,
+            bids=scaled(self.bids),
+            asks=scaled(self.asks),
+        )
+
+
+class ExchangesAnswer(msgspec.Struct):
+    """Body of ``/exchanges``."""
+
+    exchanges: list[str]
 
 
 class SymbolsAnswer(msgspec.Struct):
@@ -261,3 +296,7 @@ def _nanoseconds(text: Raw) -> int:
 
 def _number(text: Raw, exact: bool) -> Number:
     return Decimal(bytes(text).decode()) if exact else float(bytes(text))
+
+
+def _places(number: Raw) -> int:
+    return decimal_places(bytes(number).decode())

@@ -11,17 +11,21 @@ import duckdb
 
 from alphapulse.clock import NS_PER_SECOND
 from alphapulse.errors import StoreError
-from alphapulse.history import GapRow, OrderKey, SeriesSummary, StateRow, TradeRow
+from alphapulse.fixed import INT64_MAX
+from alphapulse.history import BookRow, GapRow, OrderKey, SeriesSummary, StateRow, TradeRow
 from alphapulse.repository import OhlcvBar
 from alphapulse.store.export_files import Scratch, has_open_gaps
 from alphapulse.store.repository import Store
 
 PAGE_ROWS = 20_000
 """Trades read at once."""
+PAGE_BOOKS = 50
+"""Books gathered at once."""
 
 TRADES = "trades"
 GAPS = "gaps"
 STATES = "states"
+BOOKS = "books"
 
 Wanted = Callable[[str, str | None], bool]
 """Tells by exchange and symbol what to export; for files of gaps by exchange alone."""
@@ -57,6 +61,14 @@ class Source(Protocol):
 
     async def states(self) -> list[StateRow]:
         """All changes of books' states."""
+        ...
+
+    async def names(self) -> list[tuple[str, str]]:
+        """Exchanges and symbols of which there may be something."""
+        ...
+
+    async def book(self, exchange: str, symbol: str, at_ns: int) -> BookRow | None:
+        """The newest book kept that isn't younger."""
         ...
 
 
@@ -102,17 +114,23 @@ class StoreSource:
 
     async def gaps(self) -> list[GapRow]:
         """See `Source`."""
-        exchanges = sorted({exchange for exchange, _ in await self._known()})
+        exchanges = sorted({exchange for exchange, _ in await self.names()})
         return [gap for each in exchanges for gap in await self._store.read_gaps(each)]
 
     async def states(self) -> list[StateRow]:
         """See `Source`."""
-        known = sorted(await self._known())
-        return [state for each in known for state in await self._store.read_states(*each)]
+        return [
+            each for name in await self.names() for each in await self._store.read_states(*name)
+        ]
 
-    async def _known(self) -> set[tuple[str, str]]:
+    async def names(self) -> list[tuple[str, str]]:
+        """See `Source`."""
         stored = {(series.exchange, series.symbol) for series in await self._store.summarise()}
-        return stored | set(self._collected)
+        return sorted(stored | set(self._collected))
+
+    async def book(self, exchange: str, symbol: str, at_ns: int) -> BookRow | None:
+        """See `Source`."""
+        return await self._store.read_book(exchange, symbol, at_ns)
 
 
 class Item(NamedTuple):
@@ -152,7 +170,7 @@ async def plan(
     ----------
     source : asked for its series; gaps and states are read here
     folder : where files go
-    table : ``trades``, ``gaps``, ``states``, or ``bars_`` and an interval
+    table : ``trades``, ``gaps``, ``states``, ``books``, or ``bars_`` and an interval
     wanted : which exchanges and symbols
     first, last : days (UTC), both included; None for no bound. Bars may begin before the trades
         that are left, and are looked for from `first` on.
@@ -164,6 +182,12 @@ async def plan(
         states = _by_day(await source.states(), folder, table, wanted, first, last)
         return [item._replace(states=rows) for item, rows in states]
     items = []
+    if table == BOOKS:
+        for name in await source.names():
+            if wanted(*name):
+                days = [day async for day in _book_days(source, *name, first, last)]
+                items += [_item(folder, table, *name, day) for day in reversed(days)]
+        return items
     for series in await source.series():
         if not wanted(series.exchange, series.symbol):
             continue
@@ -174,6 +198,19 @@ async def plan(
             items.append(_item(folder, table, series.exchange, series.symbol, day))
             day += _DAY
     return items
+
+
+async def _book_days(
+    source: Source, exchange: str, symbol: str, first: date | None, last: date | None
+) -> AsyncIterator[date]:
+    """Days with books, newest first."""
+    at_ns = INT64_MAX if last is None else _nanoseconds(_begin(last) + _DAY) - 1
+    while (book := await source.book(exchange, symbol, at_ns)) is not None:
+        day = _day(book.timestamp_ns)
+        if first is not None and day < first:
+            return
+        yield day
+        at_ns = _nanoseconds(_begin(day)) - 1
 
 
 def _by_day(
@@ -248,9 +285,27 @@ async def _gather(scratch: Scratch, source: Source, item: Item, table: str) -> N
     if table == TRADES:
         async for page in source.trades(*series, start, start + _DAY):
             scratch.add_trades(page)
+    elif table == BOOKS:
+        await _gather_books(scratch, source, *series, start)
     else:
         interval = table.removeprefix("bars_")
         scratch.add_bars(await source.bars(*series, interval, start, start + _DAY))
+
+
+async def _gather_books(
+    scratch: Scratch, source: Source, exchange: str, symbol: str, start: datetime
+) -> None:
+    """Step from book to book, backwards: that is how all sources give them."""
+    start_ns, at_ns = _nanoseconds(start), _nanoseconds(start + _DAY) - 1
+    books: list[BookRow] = []
+    book = await source.book(exchange, symbol, at_ns)
+    while book is not None and book.timestamp_ns >= start_ns:
+        books.append(book)
+        if len(books) == PAGE_BOOKS:
+            scratch.add_books(books)
+            books = []
+        book = await source.book(exchange, symbol, book.timestamp_ns - 1)
+    scratch.add_books(books)
 
 
 def _is_whole(item: Item, table: str) -> bool:

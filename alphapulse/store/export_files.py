@@ -12,7 +12,7 @@ import duckdb
 import numpy as np
 
 from alphapulse.clock import NO_TIME, NS_PER_SECOND
-from alphapulse.history import FillStatus, GapRow, StateRow, TradeRow
+from alphapulse.history import BookRow, FillStatus, GapRow, StateRow, TradeRow
 from alphapulse.model import IdKind
 from alphapulse.repository import OhlcvBar
 from alphapulse.store import tables
@@ -113,14 +113,36 @@ INSERT INTO rows
 SELECT make_timestamp_ns(timestamp_ns), make_timestamp_ns(received_ns), state, reason FROM new_rows
 """
 
-_COPY = "COPY rows TO '{path}' (FORMAT parquet, COMPRESSION zstd)"
+_BOOKS = """
+CREATE TABLE IF NOT EXISTS rows (
+    "timestamp" TIMESTAMP_NS NOT NULL,
+    version BIGINT NOT NULL,
+    side VARCHAR NOT NULL,
+    level INTEGER NOT NULL,
+    price DECIMAL(38, 18) NOT NULL,
+    volume DECIMAL(38, 18) NOT NULL
+)
+"""
+
+_INSERT_BOOKS = """
+INSERT INTO rows SELECT
+    make_timestamp_ns(timestamp_ns),
+    version,
+    CASE WHEN bid = 1 THEN 'bid' ELSE 'ask' END,
+    level,
+    price::DECIMAL(19, 0) * CAST($powers AS DECIMAL(19, 18)[])[price_exponent + 1],
+    size::DECIMAL(19, 0) * CAST($powers AS DECIMAL(19, 18)[])[size_exponent + 1]
+FROM new_rows
+"""
+
+# Books are read newest first.
+_ORDER_BOOKS = 'ORDER BY "timestamp", side DESC, level'
+
+_COPY = "COPY (FROM rows {order}) TO '{path}' (FORMAT parquet, COMPRESSION zstd)"
 
 _NO_TIME = {"no_time": NO_TIME}
-_VALUES = {
-    **_NO_TIME,
-    "kinds": [kind.text for kind in IdKind],
-    "powers": [f"1e-{exponent}" for exponent in range(19)],
-}
+_POWERS = {"powers": [f"1e-{exponent}" for exponent in range(19)]}
+_VALUES = {**_NO_TIME, **_POWERS, "kinds": [kind.text for kind in IdKind]}
 
 
 class Scratch:
@@ -135,6 +157,7 @@ class Scratch:
 
     def __init__(self) -> None:
         self.count = 0
+        self._order = ""
         self._folder = tempfile.TemporaryDirectory(prefix="alphapulse-export-")
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": MEMORY_LIMIT,
@@ -186,6 +209,24 @@ class Scratch:
         }
         self._add(len(states), _STATES, _INSERT_STATES, columns)
 
+    def add_books(self, books: Sequence[BookRow]) -> None:
+        levels = [
+            (book, bid, place, level)
+            for book in books
+            for bid, side in ((1, book.bids), (0, book.asks))
+            for place, level in enumerate(side, start=1)
+        ]
+        columns = {
+            "bid": _integers(bid for _, bid, _, _ in levels),
+            "level": _integers(place for _, _, place, _ in levels),
+            "price": _integers(level.price for *_, level in levels),
+            "size": _integers(level.size for *_, level in levels),
+        }
+        for name in ("timestamp_ns", "version", "price_exponent", "size_exponent"):
+            columns[name] = _integers(getattr(book, name) for book, *_ in levels)
+        self._order = _ORDER_BOOKS
+        self._add(len(levels), _BOOKS, _INSERT_BOOKS, columns, _POWERS)
+
     def write(self, path: Path) -> None:
         """Make a file of them, which takes its name when it is whole. May raise ``OSError``."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -195,7 +236,7 @@ class Scratch:
         # The name begins with a dot: whoever reads the folder meanwhile doesn't see it.
         unfinished = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            self._database.execute(_COPY.format(path=_quoted(unfinished)))
+            self._database.execute(_COPY.format(order=self._order, path=_quoted(unfinished)))
             unfinished.replace(path)
         finally:
             unfinished.unlink(missing_ok=True)
