@@ -122,6 +122,8 @@ async def test_what_is_wrong_is_said(venues: tuple[Venue, Venue], ring_prefix: s
         ),
         ((*prefix, "--fee", "kraken"), 2, "--fee 'kraken': write VENUE=BPS"),
         ((*prefix, "--fee", "kraken=-1"), 2, "from 0 to 9999"),
+        ((*prefix, "--fee", "kraken=nan"), 2, "from 0 to 9999"),
+        ((*prefix, "--min-bps", "-5"), 2, "arbitrage.min_bps: -5 can't be used"),
         ((*prefix, "--fee", "krakn=1"), 2, "no ring of krakn"),
         ((*prefix, "--min-bps", "much"), 2, "--min-bps 'much' is no number"),
         ((*prefix, "--min-bps", "-1"), 2, "arbitrage.min_bps"),

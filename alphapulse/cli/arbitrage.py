@@ -127,7 +127,7 @@ def _fee(text: str) -> tuple[str, Decimal]:
         value = Decimal(bps)
     except InvalidOperation:
         fail(f"--fee {text!r}: write VENUE=BPS, for example kraken=26")
-    if not name or not 0 <= value <= 9999:
+    if not name or not value.is_finite() or not 0 <= value <= 9999:
         fail(f"--fee {text!r}: basis points are a number from 0 to 9999")
     return name.strip().lower(), value
 

@@ -8,6 +8,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -243,7 +244,7 @@ def _checked(key: str, value: Any, origin: str) -> Any:
 
 def _unusable(key: str, value: Any, leaf: _Leaf, origin: str, detail: str = "") -> ConfigError:
     secret = kind_of(leaf.type) in ("secret", "url")
-    shown = MASK if secret else repr(value)
+    shown = MASK if secret else str(value) if isinstance(value, Decimal) else repr(value)
     detail = f" ({detail})" if detail and not secret else ""
     return ConfigError(
         key, f"{shown} can't be used{detail}; expected {expectation(leaf.type)} ({origin})"
