@@ -20,7 +20,7 @@ from alphapulse.history import OrderKey, TradeRow, in_order, trade_row
 from alphapulse.model import IdKind, Trade
 from alphapulse.store import EmbeddedStore, WriteBatch, embedded_trades
 from alphapulse.store._columns import trade_columns
-from alphapulse.store._rows import rows_of_columns, rows_of_records
+from alphapulse.store._rows import rows_of_columns
 from tests.records import Fields, records, written_in_python
 from tests.reference import codec
 from tests.ring_memory import new_ring, producer
@@ -69,7 +69,7 @@ def test_rows_of_records_are_those_of_their_events(
         writer.write(bytes(body))
     found = consumer.next(100) or Records()
     assert isinstance(found, Records)
-    rows = rows_of_records(found, INSTRUMENTS, "kraken")
+    rows = found.trade_rows(INSTRUMENTS, "kraken", TradeRow)
     assert rows == [each for each in expected if each is not None]
 
 

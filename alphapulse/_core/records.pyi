@@ -1,7 +1,11 @@
 """Types of the records copied out of a ring."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from alphapulse.model import Instrument
+
+R = TypeVar("R")
 
 class RawRecord:
     def __buffer__(self, flags: int, /) -> memoryview: ...
@@ -38,4 +42,7 @@ class Records:
     @property
     def nbytes(self) -> int: ...
     def count_type(self, kind: int, length: int) -> int: ...
+    def trade_rows(
+        self, instruments: Mapping[int, Instrument], exchange: str, make: Callable[..., R]
+    ) -> list[R]: ...
     def trades_into(self, rows: Any) -> int: ...

@@ -16,6 +16,7 @@ from libc.string cimport memcpy
 from alphapulse._core.ring cimport AP_MAX_SEQUENCE, ap_padded
 from alphapulse._core.wire cimport (
     HEADER_BYTES,
+    ID_TEXT,
     NO_TIME,
     TRADE,
     TRADE_BODY,
@@ -23,6 +24,11 @@ from alphapulse._core.wire cimport (
     get_u64,
     put_u64,
 )
+
+from alphapulse.model import IdKind, Side
+
+cdef list _KINDS = list(IdKind)
+cdef list _SIDES = [None, Side.BUY, Side.SELL]
 
 # Types beyond 63, which no version of the format has as yet, included.
 cdef uint64_t EVERY_TYPE = 0xFFFFFFFFFFFFFFFF
@@ -161,6 +167,48 @@ cdef class Records:
                 found += 1
             at += ap_padded(get_u32(self.chunk.data + at))
         return found
+
+    def trade_rows(self, dict instruments not None, str exchange not None, make not None):
+        """Rows of everyday trades: ids are numbers, and nothing is wrong with them.
+
+        Parameters
+        ----------
+        instruments : by id
+        exchange : whose records
+        make : makes a row of what `alphapulse.history.TradeRow` has, by these names
+        """
+        cdef Py_ssize_t at = self.begin
+        cdef const uint8_t *record
+        cdef int64_t exchange_ns, received_ns
+        cdef list rows = []
+        while at < self.end:
+            record = self.chunk.data + at
+            at += ap_padded(get_u32(record))
+            # One whose id is text is longer.
+            if record[4] != TRADE or get_u32(record) != HEADER_BYTES + TRADE_BODY:
+                continue
+            instrument = instruments.get(record[6] | record[7] << 8)
+            if instrument is None or not 1 <= record[68] <= 2 or record[69] >= ID_TEXT:
+                continue
+            exchange_ns = <int64_t>get_u64(record + 16)
+            received_ns = <int64_t>get_u64(record + 24)
+            rows.append(
+                make(
+                    exchange=exchange,
+                    symbol=instrument.symbol,
+                    trade_id=str(get_u64(record + 56)),
+                    id_kind=_KINDS[record[69]],
+                    timestamp_ns=received_ns if exchange_ns == NO_TIME else exchange_ns,
+                    received_ns=received_ns,
+                    price=<int64_t>get_u64(record + 40),
+                    price_exponent=instrument.price_exponent,
+                    size=<int64_t>get_u64(record + 48),
+                    size_exponent=instrument.size_exponent,
+                    side=_SIDES[record[68]],
+                    matches=get_u32(record + 64),
+                )
+            )
+        return rows
 
     def trades_into(self, rows):
         """Fill rows of 64 bytes, one per trade record; their layout is `alphapulse.shm.TRADE_ROW`.

@@ -22,7 +22,6 @@ from alphapulse.history import (
 from alphapulse.log import get_logger
 from alphapulse.model import Gap, Overrun, RecordType, StateChange, Trade
 from alphapulse.shm import Batch, RawRecord, RingReader
-from alphapulse.store._rows import rows_of_records
 from alphapulse.store.kept_books import KeptBooks
 
 READ_RECORDS = 1024
@@ -98,7 +97,7 @@ class Taking:
             self._lose(batch.overrun, collected)
             return
         taken = len(collected.trades)
-        rows = rows_of_records(batch, batch.instruments, batch.exchange)
+        rows = batch.trade_rows(batch.instruments, batch.exchange, TradeRow)
         if len(rows) == len(batch) or len(rows) == batch.count_type(RecordType.TRADE, 0):
             collected.trades += rows
         else:
