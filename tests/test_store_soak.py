@@ -370,30 +370,28 @@ async def test_what_small_rings_lose_is_told_exactly_and_filled(
     market = Market(
         backfilling.SYMBOLS, seed=22, book_rate=10, trade_rate=300, levels=12, memory=1_000_000
     )
-    places = []
+    places: list[Position] = []
     async with (
         running(KrakenSimulator(market), ring_prefix, StoreSettings(**place)) as site,
         followed(site) as follower,
     ):
         for number in range(size.gaps):
-            await settle(site, number)
+            async with site.writer(), site.backfill():
+                await site.until_stored(SOME)
+                await site.until_settled(len(places))
             places.append(await site.lap())
             print(f"{number + 1} of {size.gaps} gaps forced", flush=True)
-        await settle(site, size.gaps)
+        async with site.writer(), site.backfill():
+            await site.until_stored(SOME)
+            await site.until_whole()
         await check_gaps(site, follower, places)
-
-
-async def settle(site: Site, gaps: int) -> None:
-    """Have a writer and a backfill work until so many gaps are dealt with, and a while longer."""
-    async with site.writer(), site.backfill():
-        await site.until_settled(gaps)
-        await site.until_stored(SOME)
 
 
 async def check_gaps(site: Site, follower: Follower, places: list[Position]) -> None:
     """Each gap is told to the record, and what came over REST is what lay in the gaps."""
     gaps = await site.store.read_gaps(EXCHANGE)
-    assert [(gap.epoch, gap.first) for gap in gaps] == places
+    # On a slow machine such a small ring laps a writer at work, too.
+    assert {(gap.epoch, gap.first) for gap in gaps} >= set(places)
     for gap in gaps:
         assert (gap.channel, gap.reason, gap.symbol) == (Channel.RING, Reason.LAPPED, None)
         assert gap.status is FillStatus.FILLED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -23,9 +25,11 @@ from alphapulse.model import BookState, Channel, IdKind, Reason, Side
 from alphapulse.shm import Position, RingWriter
 from alphapulse.store import Store, WriteBatch, open_store
 from alphapulse.store.follower import BEGINNING
+from alphapulse.store.writer import run_store_writer
 from tests.support import ROOT
 from tests.trading import (
     NOW_NS,
+    PATIENCE_SECONDS,
     RedisServer,
     Venue,
     eventually,
@@ -94,6 +98,39 @@ async def test_what_rings_hold_and_get_is_written(settings: Settings, store: Sto
         assert trade.side is Side.SELL
         assert (trade.exact_price, trade.exact_size) == (Decimal(100), Decimal("0.0001"))
         assert trade.timestamp_ns == NOW_NS + 7
+
+
+async def test_a_writer_ends_though_its_ring_never_does(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = asyncio.Event()
+    append = store.append
+    with Venue(settings.ring.prefix) as venue:
+        numbers = itertools.count(1)
+        venue.trade("BTC-USD", next(numbers))
+        at_stop = 0
+
+        async def append_and_get_more(batch: WriteBatch) -> int:
+            nonlocal at_stop
+            new = await append(batch)
+            if new and not stop.is_set():
+                stop.set()
+                for at_stop in itertools.islice(numbers, 5000):
+                    venue.trade("BTC-USD", at_stop)
+            venue.trade("BTC-USD", next(numbers))
+            return new
+
+        monkeypatch.setattr(store, "append", append_and_get_more)
+        await asyncio.wait_for(run_store_writer(settings, store, stop), PATIENCE_SECONDS)
+        stored = [int(trade_id) for trade_id in await stored_ids(store)]
+        assert stored == list(range(1, len(stored) + 1))
+        assert len(stored) >= at_stop
+        # The next one goes on behind them.
+        stop.clear()
+        monkeypatch.setattr(store, "append", append)
+        async with store_writer(settings, store):
+            pass
+        assert await stored_ids(store) == [str(number) for number in range(1, next(numbers))]
 
 
 async def test_a_repeated_trade_is_written_once_and_a_gap_is_kept(

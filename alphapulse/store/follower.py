@@ -127,8 +127,12 @@ class Follower:
         pace = Pace()
         written_ns = told_ns = monotonic_ns()
         idle = True
+        goal: Position | None = None
         while True:
             stopping = self._stop.is_set()
+            if stopping and goal is None:
+                # What the ring has by now. A busy one is never empty.
+                goal = Position(reader.epoch, reader.position.sequence + reader.lag)
             # Asked before the last look: nothing is written behind a ring's end.
             ended = idle and self._is_over(reader)
             now_ns = pace.look()
@@ -142,7 +146,7 @@ class Follower:
             if now_ns >= told_ns or stopping:
                 self._tell(reader.lag)
                 told_ns = now_ns + TELL_NS
-            if over or (stopping and collected.empty):
+            if over or (goal and (collected.empty or _has_reached(reader.position, goal))):
                 return
             idle = collected.empty
             if collected.drained and not stopping:
@@ -274,6 +278,11 @@ class Follower:
                 await self._stop.wait()
         except TimeoutError:
             return
+
+
+def _has_reached(place: Position, goal: Position) -> bool:
+    """Whether a place is that of the goal or behind it: a ring is read to its end before others."""
+    return place.epoch != goal.epoch or place.sequence >= goal.sequence
 
 
 class Pace:
