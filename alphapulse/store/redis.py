@@ -54,7 +54,9 @@ METERS_SECONDS = 0.25
 """How soon metrics tell of an operation."""
 DAY_SECONDS = 86400
 PAGE = 100
-"""Entries of states or books read at once."""
+"""Entries of states read at once."""
+PAGE_BOOKS = 4
+"""Books read at once, of which nearly always the first is the one that is asked for."""
 
 log = get_logger(__name__)
 
@@ -240,23 +242,23 @@ class RedisStore(Repository):
             latest = None if text is None else load_book(text)
             if latest is None or at_ns is None or latest.timestamp_ns <= at_ns:
                 return latest
-            async for _, fields in self._backwards(keys.books(symbol), None, at_ns):
+            async for _, fields in self._backwards(keys.books(symbol), None, at_ns, PAGE_BOOKS):
                 book = load_book(fields[b"book"])
                 if book.timestamp_ns <= at_ns:
                     return book
         return None
 
     async def _backwards(
-        self, key: str, start_ns: int | None, end_ns: int | None = None
+        self, key: str, start_ns: int | None, end_ns: int | None = None, page: int = PAGE
     ) -> AsyncIterator[Entry]:
         """Entries of a stream, newest first; of those whose ids are of the span."""
         first = "-" if start_ns is None else str(max(start_ns, 0) // NS_PER_MS)
         last = "+" if end_ns is None else str(max(end_ns, 0) // NS_PER_MS)
         while True:
-            entries: list[Entry] = await done(self._reader.xrevrange(key, last, first, count=PAGE))
+            entries: list[Entry] = await done(self._reader.xrevrange(key, last, first, count=page))
             for entry in entries:
                 yield entry
-            if len(entries) < PAGE:
+            if len(entries) < page:
                 return
             last = f"({entries[-1][0].decode()}"
 
