@@ -78,10 +78,12 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener = socket.create_server((host, port), backlog=BACKLOG)
     except OSError as error:
-        problem = f"can't listen on {host}:{port}: {os.strerror(error.errno)}"
-        if isinstance(error, socket.gaierror):
-            problem = f"can't listen on {host}: {error.strerror}"
-        raise OSError(error.errno, problem) from error
+        if error.errno is None or isinstance(error, socket.gaierror):
+            reason = error.strerror
+        else:
+            # Python's own text repeats the address.
+            reason = os.strerror(error.errno)
+        raise OSError(error.errno, f"can't listen on {host}:{port}: {reason}") from error
     listener.setblocking(False)
     return listener
 
