@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from random import Random
 
@@ -77,20 +77,28 @@ def test_trades_may_come_in_any_pieces_and_order(
     assert finest == before
 
 
-@given(st.lists(trades, max_size=4))
-def test_what_is_stored_and_the_tail_make_the_whole(pieces: list[list[TradeRow]]) -> None:
+@given(st.lists(trades, max_size=4), st.data())
+def test_what_is_stored_and_the_tail_make_the_whole(
+    pieces: list[list[TradeRow]], data: st.DataObject
+) -> None:
     rows: list[TradeRow] = []
     tail = BarTail()
     stored: dict[tuple[str, str], list[Part]] = {}
+
+    def keep(symbols: Sequence[str]) -> None:
+        for (symbol, interval), parts in tail.take_out(symbols).items():
+            before = stored.get((symbol, interval), [])
+            stored[symbol, interval] = regrouped([*before, *parts], INTERVALS_NS[interval])
+
     for piece in pieces:
         numbered = [replace(each, trade_id=str(len(rows) + n)) for n, each in enumerate(piece)]
         rows += numbered
         tail.add(numbered)
-        assert (len(tail) == 0) == (not numbered)
-        for (symbol, interval), parts in tail.parts().items():
-            before = stored.get((symbol, interval), [])
-            stored[symbol, interval] = regrouped([*before, *parts], INTERVALS_NS[interval])
-        tail.clear()
+        assert len(tail) > 0 or not numbered
+        assert set(tail.symbols()) >= {each.symbol for each in numbered}
+        keep(data.draw(st.permutations(tail.symbols()))[: data.draw(st.integers(0, 2))])
+    keep(tail.symbols())
+    assert (len(tail), tail.symbols()) == (0, [])
     for symbol in {each.symbol for each in rows}:
         of_symbol = [each for each in rows if each.symbol == symbol]
         for interval, interval_ns in INTERVALS_NS.items():

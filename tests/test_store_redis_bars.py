@@ -13,7 +13,9 @@ from alphapulse.history import INTERVALS_NS
 from alphapulse.store import RedisStore, WriteBatch
 from alphapulse.store import redis_bars as module
 from alphapulse.store.bars import bars_of, parts_of
+from alphapulse.store.entries import Keys
 from alphapulse.store.redis_bars import BarReader
+from alphapulse.store.redis_venue import BAR_TURNS
 from tests.trading import NOW_NS, RedisServer, redis_server, row
 
 SPANS_NS = {"seconds": 20 * 10**9, "hours": 3 * 3600 * 10**9, "months": 90 * 86400 * 10**9}
@@ -103,6 +105,25 @@ async def test_bars_that_are_stored_while_they_are_read_count_once(
     monkeypatch.setattr(BarReader, "_buckets", slow_read)
     bars = await reading.read_bars("kraken", "BTC-USD", INTERVALS_NS["1d"])
     assert sum(bar.trades for bar in bars) == 4
+
+
+async def test_series_take_turns_in_having_their_bars_stored(
+    stores: list[RedisStore], server: RedisServer, ring_prefix: str
+) -> None:
+    writing, reading = stores
+    symbols = [f"A{number}-USD" for number in range(2 * BAR_TURNS + 1)]
+    marks = Keys(ring_prefix, "kraken").marks
+    stored = []
+    async with redis.asyncio.Redis.from_url(server.url) as client:
+        for number in range(1, BAR_TURNS + 2):
+            rows = [row(number, symbol=symbol) for symbol in symbols]
+            await writing.append(WriteBatch(exchange="kraken", trades=rows))
+            writing._venues["kraken"]._bars_due = 0.0
+            stored.append(await client.hlen(marks))
+            for symbol in (symbols[0], symbols[-1]):
+                (bar,) = await reading.read_bars("kraken", symbol, INTERVALS_NS["1d"])
+                assert bar.trades == number
+    assert stored == [0, *(min(3 * turn, len(symbols)) for turn in range(1, BAR_TURNS + 1))]
 
 
 async def test_bars_expire_with_their_buckets(server: RedisServer, ring_prefix: str) -> None:

@@ -107,15 +107,16 @@ cdef class Tally:
             second.add(time_ns, number, price, size)
         return odd
 
-    def sums(self):
-        """By symbol the values of a `Part` for each second, in no order."""
-        cdef dict found = {}
+    def symbols(self):
+        """Those with sums, the one that has had some for the longest time first."""
+        return list(self._symbols)
+
+    def take_out(self, symbol):
+        """The values of a `Part` for each second of a symbol, in no order; they are forgotten."""
+        cdef dict seconds = self._symbols.pop(symbol, {})
         cdef _Second second
-        for symbol, seconds in self._symbols.items():
-            values = found[symbol] = []
-            for second in (<dict>seconds).values():
-                values.append(second.values())
-        return found
+        self._count -= len(seconds)
+        return [second.values() for second in seconds.values()]
 
     def clear(self):
         """Forget everything."""

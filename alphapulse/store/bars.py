@@ -115,20 +115,26 @@ class BarTail:
         for row in self._tally.add(rows):
             _add(self._odd.setdefault(row.symbol, {}), row, NS_PER_SECOND)
 
-    def parts(self) -> dict[tuple[str, str], list[Part]]:
-        """Parts by symbol and stored interval, in the order of time, to merge with the stored."""
+    def symbols(self) -> list[str]:
+        """Those of the trades that are held, about in the order in which they came first."""
+        return list(dict.fromkeys((*self._tally.symbols(), *self._odd)))
+
+    def take_out(self, symbols: Iterable[str]) -> dict[tuple[str, str], list[Part]]:
+        """Parts by symbol and stored interval, in the order of time, to merge with the stored.
+
+        They are forgotten here.
+        """
         found = {}
-        sums = self._tally.sums()
-        for symbol in dict.fromkeys((*sums, *self._odd)):
-            odd = self._odd.get(symbol, {}).values()
-            parts: Iterable[Part] = [*starmap(Part, sums.get(symbol, ())), *odd]
+        for symbol in symbols:
+            odd = self._odd.pop(symbol, {}).values()
+            parts: Iterable[Part] = [*starmap(Part, self._tally.take_out(symbol)), *odd]
             for interval in STORED:
                 parts = regrouped(parts, INTERVALS_NS[interval])
                 found[symbol, interval] = parts
         return found
 
     def clear(self) -> None:
-        """Forget everything: it is stored."""
+        """Forget everything."""
         self._tally.clear()
         self._odd.clear()
 

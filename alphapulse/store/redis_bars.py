@@ -71,6 +71,10 @@ class BarWriter:
         """Seconds with trades that no stored bar has."""
         return len(self._tail)
 
+    def symbols(self) -> list[str]:
+        """Those of the pending trades, the one that has waited longest first."""
+        return self._tail.symbols()
+
     def take(self, rows: Iterable[TradeRow]) -> None:
         """Take in trades that were appended behind the marks."""
         self._tail.add(rows)
@@ -79,9 +83,12 @@ class BarWriter:
         """Forget all trades: they are taken in again."""
         self._tail.clear()
 
-    async def prepare(self, link: Link) -> Parts:
-        """Bars as they are to be stored: those that are there with what they lack."""
-        parts = self._tail.parts()
+    async def prepare(self, link: Link, symbols: Iterable[str]) -> Parts:
+        """Bars of these symbols as they are to be stored: those that are there with what they lack.
+
+        They are taken to be stored from here on.
+        """
+        parts = self._tail.take_out(symbols)
         request = Request()
         for (symbol, interval), of_bars in parts.items():
             for bucket, bars in _by_bucket(of_bars, interval).items():
@@ -96,7 +103,7 @@ class BarWriter:
         return parts
 
     def add(self, request: Request, parts: Parts, marks: Mapping[str, str]) -> None:
-        """Add the commands that store bars, which are then taken to be stored.
+        """Add the commands that store bars.
 
         Parameters
         ----------
@@ -116,7 +123,6 @@ class BarWriter:
             request.add("ZADD", self._keys.buckets(interval, symbol), *members)
         for symbol in {symbol for symbol, _ in parts}:
             request.add("HSET", self._keys.marks, symbol, marks[symbol])
-        self._tail.clear()
 
 
 async def beyond_marks(

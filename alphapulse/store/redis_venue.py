@@ -41,7 +41,10 @@ from alphapulse.store.repository import WriteBatch
 ATTEMPTS = 5
 """Tries of a transaction in whose way others come."""
 SECONDS_BETWEEN_BARS = 1.0
-"""How often bars are stored, and series trimmed that got something new."""
+"""How often a series' bars are stored, and the series trimmed, while it gets something new."""
+BAR_TURNS = 20
+"""Transactions among which a venue's series are shared out in that time: to store the bars of all
+of them at once would keep trades waiting for milliseconds."""
 SECONDS_BETWEEN_SWEEPS = 3600.0
 """How often series are trimmed that got nothing."""
 ROWS_AT_ONCE = 256
@@ -175,8 +178,14 @@ class VenueWriter:
         request = Request()
         request.add_packed(self._begin.pieces, self._begin.count)
         now = time.monotonic()
-        if all_bars or now >= self._bars_due or self._bars.pending > MOST_PARTS:
-            await self._store_bars(link, request, known, now)
+        if all_bars or self._bars.pending > MOST_PARTS:
+            await self._store_bars(link, request, known, self._bars.symbols())
+        elif now >= self._bars_due:
+            waiting = self._bars.symbols()
+            turns = min(len(waiting), BAR_TURNS) or 1
+            self._bars_due = now + SECONDS_BETWEEN_BARS / turns
+            share = waiting[: -(-len(waiting) // turns)]
+            await self._store_bars(link, request, known, share)
         new = sift(batch.trades, known.series, stored_texts)
         for symbol in symbols - known.listed:
             known.listed.add(symbol)
@@ -265,15 +274,16 @@ class VenueWriter:
         scores = await link.ask(request)
         return {text for text, score in zip(texts, scores, strict=True) if score is not None}
 
-    async def _store_bars(self, link: Link, request: Request, known: _Known, now: float) -> None:
-        """Store the bars of all that was appended, and trim what has bars."""
-        self._bars_due = now + SECONDS_BETWEEN_BARS
-        parts = await self._bars.prepare(link)
-        symbols = {symbol for symbol, _ in parts}
+    async def _store_bars(
+        self, link: Link, request: Request, known: _Known, symbols: list[str]
+    ) -> None:
+        """Store the bars of all that was appended of these series, and trim what has bars."""
+        parts = await self._bars.prepare(link, symbols)
         self._bars.add(request, parts, {symbol: known.trades[symbol].last for symbol in symbols})
         for symbol in symbols:
             # What the marks cover; the ids of the trades beyond are found there.
             request.add("HSET", self._keys.series, symbol, known.series[symbol].dump())
+        now = time.monotonic()
         if now >= self._sweep_due:
             self._sweep_due = now + SECONDS_BETWEEN_SWEEPS
             await sweep(link, request, self._keys, known.series, self._limits)
