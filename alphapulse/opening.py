@@ -53,12 +53,12 @@ async def open_repository(
             f"where: {where!r} is neither an address nor a file's path; write http://{where} "
             f"or redis://{where}, or ./{where} for a file of that name",
         )
+    from alphapulse import store
     from alphapulse.config import StoreSettings
-    from alphapulse.store import EmbeddedStore, RedisStore
 
     # Who opens a history to read it doesn't mean to have it trimmed.
     if where.startswith(REDIS):
         settings = StoreSettings(redis_url=where, retention_days=0)
-        return await RedisStore.open(settings, prefix)
+        return await store.RedisStore.open(settings, prefix)
     settings = StoreSettings(path=where, retention_days=0)
-    return await EmbeddedStore.open(settings, read_only=read_only)
+    return await store.EmbeddedStore.open(settings, read_only=read_only)

@@ -5,33 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from alphapulse._core.records import Records
 from alphapulse.delta import decode
 from alphapulse.model import Event, Instrument, InstrumentDefined, Overrun, RecordType
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
-TRADE_ROW = np.dtype(
-    [
-        ("sequence", "<u8"),
-        ("exchange_ns", "<i8"),
-        ("received_ns", "<i8"),
-        ("published_ns", "<i8"),
-        ("price", "<i8"),
-        ("size", "<i8"),
-        ("trade_id", "<u8"),
-        ("matches", "<u4"),
-        ("side", "u1"),
-        ("id_kind", "u1"),
-        ("instrument", "<u2"),
-    ]
-)
-"""One trade: times in nanoseconds, price and size scaled by the instrument's exponents.
+TRADE_ROW = [
+    ("sequence", "<u8"),
+    ("exchange_ns", "<i8"),
+    ("received_ns", "<i8"),
+    ("published_ns", "<i8"),
+    ("price", "<i8"),
+    ("size", "<i8"),
+    ("trade_id", "<u8"),
+    ("matches", "<u4"),
+    ("side", "u1"),
+    ("id_kind", "u1"),
+    ("instrument", "<u2"),
+]
+"""One trade, as ``numpy.dtype`` takes it.
 
-``trade_id`` is 0 where ``id_kind`` is `IdKind.TEXT`.
+Times in nanoseconds, price and size scaled by the instrument's exponents; ``trade_id`` is 0 where
+``id_kind`` is `IdKind.TEXT`.
 """
 
 _TRADE_BYTES = 72
@@ -95,6 +93,9 @@ class Batch(Records):
 
     def trades(self) -> NDArray[np.void]:
         """The trades among the records, as rows of `TRADE_ROW`."""
+        # Most programs never ask for them, and it would be 9 MB of memory in each.
+        import numpy as np
+
         rows = np.empty(self.count_type(RecordType.TRADE, _TRADE_BYTES), TRADE_ROW)
         self.trades_into(rows.view(np.uint8))
         return rows

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from alphapulse.config import Settings
-from alphapulse.store.embedded import EmbeddedStore
-from alphapulse.store.redis import RedisStore
 from alphapulse.store.repository import MarketDataRepository, Store, WriteBatch
+
+if TYPE_CHECKING:
+    from alphapulse.store.embedded import EmbeddedStore
+    from alphapulse.store.redis import RedisStore
 
 __all__ = [
     "EmbeddedStore",
@@ -17,6 +21,19 @@ __all__ = [
 ]
 
 
+def __getattr__(name: str) -> Any:
+    # A program with one store has no use for the 20 MB that the other one's library takes.
+    if name == "EmbeddedStore":
+        from alphapulse.store.embedded import EmbeddedStore
+
+        return EmbeddedStore
+    if name == "RedisStore":
+        from alphapulse.store.redis import RedisStore
+
+        return RedisStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 async def open_store(settings: Settings) -> Store:
     """The store of the settings: Redis where ``store.redis_url`` is set, else the embedded one.
 
@@ -26,5 +43,9 @@ async def open_store(settings: Settings) -> Store:
         the embedded database can't be opened, for one because another process has it
     """
     if settings.store.redis_url:
+        from alphapulse.store.redis import RedisStore
+
         return await RedisStore.open(settings.store, settings.ring.prefix)
+    from alphapulse.store.embedded import EmbeddedStore
+
     return await EmbeddedStore.open(settings.store)

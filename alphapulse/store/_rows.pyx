@@ -3,8 +3,6 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
-import numpy as np
-
 from alphapulse.errors import StoreError
 from alphapulse.history import TradeRow
 from alphapulse.model import IdKind, Side
@@ -32,7 +30,7 @@ def rows_of_columns(columns, str exchange not None, str symbol not None):
     cdef const int64_t[::1] prices = columns["price"], sizes = columns["size"]
     cdef const uint8_t[::1] price_exponents = columns["price_exponent"]
     cdef const uint8_t[::1] size_exponents = columns["size_exponent"]
-    cdef const uint8_t[::1] sides = columns["side"], filled = columns["filled"].view(np.uint8)
+    cdef const uint8_t[::1] sides = columns["side"], filled = columns["filled"].view("u1")
     cdef const uint32_t[::1] matches = columns["matches"]
     cdef object texts = columns["trade_text"]
     cdef int kinds = len(_KINDS)
