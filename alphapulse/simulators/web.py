@@ -7,7 +7,6 @@ venue's book; ``POST /control/{fault}`` calls a method of `Faults` with a JSON o
 from __future__ import annotations
 
 import inspect
-import os
 import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -78,11 +77,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         listener = socket.create_server((host, port), backlog=BACKLOG)
     except OSError as error:
-        if error.errno is None or isinstance(error, socket.gaierror):
-            reason = error.strerror
-        else:
-            # Python's own text repeats the address.
-            reason = os.strerror(error.errno)
+        # Python's own text repeats the address.
+        reason, _, _ = (error.strerror or str(error)).partition(" (while attempting")
         raise OSError(error.errno, f"can't listen on {host}:{port}: {reason}") from error
     listener.setblocking(False)
     return listener
