@@ -246,6 +246,7 @@ async def test_old_trades_are_trimmed_and_their_bars_stay(
     await store.append(WriteBatch(exchange="kraken", trades=new))
     assert len(await stored_ids(store)) == 1010, "none of them is in a stored bar"
     await store.close()
+    store = await RedisStore.open(settings, ring_prefix)
     await store.append(WriteBatch(exchange="kraken", trades=[row(1), row(1010)]))
     ids = await stored_ids(store)
     assert ids[-10:] == [str(n) for n in range(1001, 1011)]
@@ -341,6 +342,7 @@ async def test_a_cluster_keeps_a_venue_on_one_node(ring_prefix: str) -> None:
                 WriteBatch(exchange=exchange, trades=trades, position=Position(1, 2))
             )
         await store.close()
+        store = await RedisStore.open(settings, ring_prefix)
         for exchange in ("kraken", "coinbase"):
             assert await stored_ids(store, exchange=exchange) == ["0", "x", "1"]
             [bar] = await store.read_bars(exchange, "BTC-USD", 86400 * 10**9)

@@ -69,7 +69,7 @@ async def test_bars_are_those_of_all_trades(
             venue._bars_due = random.choice([0.0, venue._bars_due])
         await store.append(WriteBatch(exchange="kraken", trades=batch))
         if random.random() < 0.1:
-            await store.close()
+            await store._venues["kraken"].close()
         interval_ns = INTERVALS_NS[random.choice(list(INTERVALS_NS))]
         expected = bars_of(parts_of(rows, interval_ns), interval_ns)
         found = await stores[0].read_bars("kraken", "BTC-USD", interval_ns)

@@ -429,6 +429,26 @@ async def test_the_summary_counts(store: Store) -> None:
     ]
 
 
+async def test_a_closed_store_does_nothing_more(store: Store) -> None:
+    await append(store, row(1))
+    await store.read_trades("kraken", "BTC-USD", limit=1, newest=True)
+    await store.summarise()
+    await store.close()
+    for ask in (
+        lambda: append(store, row(2)),
+        lambda: store.read_trades("kraken", "BTC-USD"),
+        lambda: store.read_trades("kraken", "BTC-USD", limit=1, newest=True),
+        lambda: store.read_bars("kraken", "BTC-USD", INTERVALS_NS["1m"]),
+        lambda: store.read_gaps("kraken"),
+        lambda: store.read_book("kraken", "BTC-USD"),
+        lambda: store.position("kraken"),
+        store.summarise,
+        store.ping,
+    ):
+        with pytest.raises(StoreError, match="the store is closed"):
+            await ask()
+
+
 async def test_a_closed_store_may_be_closed_again(store: Store) -> None:
     await append(store, row(1))
     await store.close()

@@ -161,6 +161,7 @@ class EmbeddedStore(Repository):
         return await self._run(self._readers, read)
 
     async def _newest(self, key: tuple[str, str], limit: int | None) -> list[TradeRow] | None:
+        self._check_open()
         known = self._recent.read(key, limit)
         if known is None and limit is not None and limit <= KEPT and key in self._held:
             # In the writer's thread, so that nothing is added between reading and keeping.
@@ -269,8 +270,7 @@ class EmbeddedStore(Repository):
 
     async def summarise(self) -> list[SeriesSummary]:
         """See `History`."""
-        if self._closed:
-            raise StoreError("the store is closed")
+        self._check_open()
         return [self._held[key] for key in sorted(self._held)]
 
     async def ping(self) -> None:
@@ -301,14 +301,17 @@ class EmbeddedStore(Repository):
             # They are made of the trades again when the file is opened.
             log.warning("the latest bars are not written", problem=str(error))
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed")
+
     async def _read(self, query: str, values: Any) -> list[tuple[Any, ...]]:
         return await self._run(
             self._readers, lambda: self._cursor().execute(query, values).fetchall()
         )
 
     async def _run(self, threads: ThreadPoolExecutor, job: Callable[[], T]) -> T:
-        if self._closed:
-            raise StoreError("the store is closed")
+        self._check_open()
         try:
             return await asyncio.get_running_loop().run_in_executor(threads, job)
         except duckdb.Error as error:

@@ -94,6 +94,7 @@ class RedisStore(Repository):
         self._sharing: asyncio.TimerHandle | None = None
         self._newest = NewestTrades(writers, reader, prefix)
         self._summary: tuple[float, list[SeriesSummary]] | None = None
+        self._closed = False
 
     @classmethod
     async def open(cls, settings: StoreSettings, prefix: str) -> RedisStore:
@@ -264,6 +265,7 @@ class RedisStore(Repository):
 
     async def summarise(self) -> list[SeriesSummary]:
         """See `History`; at most `SUMMARY_SECONDS` old."""
+        self._check_open()
         if self._summary is not None and time.monotonic() < self._summary[0]:
             return self._summary[1]
         found: list[SeriesSummary] = []
@@ -293,6 +295,9 @@ class RedisStore(Repository):
 
     async def close(self) -> None:
         """Store the bars that are outstanding and close the connections. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
         venues, self._venues = self._venues, {}
         for exchange, venue in venues.items():
             try:
@@ -313,6 +318,7 @@ class RedisStore(Repository):
 
     def _operation(self, name: str) -> _Operation:
         """Count and time an operation; its failures become `StoreError`."""
+        self._check_open()
         meters = self._meters.get(name)
         if meters is None:
             meters = self._meters[name] = _Meters(name)
@@ -320,6 +326,11 @@ class RedisStore(Repository):
             later = asyncio.get_running_loop().call_later
             self._sharing = later(METERS_SECONDS, self._share_meters)
         return _Operation(meters, self._address)
+
+    def _check_open(self) -> None:
+        # The library would connect again, and nobody would close that.
+        if self._closed:
+            raise StoreError("the store is closed")
 
     def _share_meters(self) -> None:
         self._sharing = None
