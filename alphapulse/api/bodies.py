@@ -9,6 +9,7 @@ from msgspec import Meta, Raw
 
 from alphapulse.clock import NO_TIME
 from alphapulse.fixed import INT64_MAX, format_decimal
+from alphapulse.repository import MOST_ID_LENGTH
 
 MOST_SECONDS = 9_223_372_036
 """Latest time that nanoseconds can tell, in seconds since the epoch."""
@@ -80,7 +81,7 @@ class GivenTrade(msgspec.Struct, kw_only=True):
     volume: Annotated[Raw, _given(MOST_VALUE)]
     side: Literal["buy", "sell"]
     """The taker's."""
-    trade_id: Annotated[str, Meta(min_length=1, max_length=256)]
+    trade_id: Annotated[str, Meta(min_length=1, max_length=MOST_ID_LENGTH)]
     id_kind: Literal["trade", "aggregate", "text"] | None = None
     """What the id is; if not given, a number is a trade's."""
 

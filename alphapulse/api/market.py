@@ -20,7 +20,7 @@ from alphapulse.model import (
     RecordType,
     StateChange,
 )
-from alphapulse.shm import Batch, RawRecord, RingReader, list_rings
+from alphapulse.shm import Batch, RawRecord, RingReader, bits_of, list_rings
 from alphapulse.shm.registry import STUCK_AFTER_NS
 
 SCAN_SECONDS = 1.0
@@ -34,8 +34,7 @@ GIVEN_UP_SECONDS = 2.0
 """Pause before a ring that couldn't be read is opened again."""
 
 _SERVICE = "api"
-_TAKEN = sum(1 << kind for kind in (RecordType.SNAPSHOT, RecordType.DELTA, RecordType.STATE))
-"""As `Batch.of_types` takes them."""
+_TAKEN = bits_of(RecordType.SNAPSHOT, RecordType.DELTA, RecordType.STATE)
 
 _FAULTS = {
     Reason.STOPPED: "its collector isn't running",

@@ -31,10 +31,10 @@ from alphapulse.clock import NO_TIME
 from alphapulse.errors import RequestError
 from alphapulse.history import BookRow
 from alphapulse.model import BookState
+from alphapulse.repository import MOST_SYMBOL_LENGTH
 
 MAX_TRADES_BYTES = 1 << 20
 """Of a request with trades."""
-MAX_SYMBOL_LENGTH = 64
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?", re.ASCII)
 
@@ -55,7 +55,7 @@ DEPTH = Count("depth", "Most levels a side that are kept.", default=100)
 async def save_trades(context: Context, request: Request, query: Parameters) -> Response:
     """Store the trades that aren't there yet, all of them or, on an error, none."""
     exchange, symbol = query[EXCHANGE], path_symbol(request)
-    if len(symbol) > MAX_SYMBOL_LENGTH or not re.fullmatch(SYMBOL_PATTERN, symbol):
+    if len(symbol) > MOST_SYMBOL_LENGTH or not re.fullmatch(SYMBOL_PATTERN, symbol):
         raise bad("symbol", f"{symbol!r} is none like BTC-USD")
     given = await _given(request)
     try:

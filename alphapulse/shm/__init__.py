@@ -1,7 +1,7 @@
 """The shared-memory ring: one writer a venue, any number of readers, and who is there."""
 
 from alphapulse._core.records import RawRecord
-from alphapulse.shm.batch import TRADE_ROW, Batch
+from alphapulse.shm.batch import TRADE_ROW, Batch, bits_of
 from alphapulse.shm.names import DEFAULT_PREFIX, ring_id
 from alphapulse.shm.reader import Position, RingReader
 from alphapulse.shm.registry import (
@@ -25,6 +25,7 @@ __all__ = [
     "RingInfo",
     "RingReader",
     "RingWriter",
+    "bits_of",
     "list_prefixes",
     "list_rings",
     "remove_dead",

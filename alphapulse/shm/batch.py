@@ -101,6 +101,11 @@ class Batch(Records):
         return rows
 
 
+def bits_of(*types: RecordType) -> int:
+    """Types of records as `Batch.of_types` takes them."""
+    return sum(1 << kind for kind in types)
+
+
 def make_batch(origin: Origin, overrun: Overrun | None = None) -> Batch:
     """A batch without records."""
     batch = Batch()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from alphapulse.config import Settings
@@ -21,16 +22,16 @@ __all__ = [
 ]
 
 
+# A program with one store has no use for the 20 MB that the other one's library takes.
+_LOADED_WHEN_USED = {
+    "EmbeddedStore": "alphapulse.store.embedded",
+    "RedisStore": "alphapulse.store.redis",
+}
+
+
 def __getattr__(name: str) -> Any:
-    # A program with one store has no use for the 20 MB that the other one's library takes.
-    if name == "EmbeddedStore":
-        from alphapulse.store.embedded import EmbeddedStore
-
-        return EmbeddedStore
-    if name == "RedisStore":
-        from alphapulse.store.redis import RedisStore
-
-        return RedisStore
+    if name in _LOADED_WHEN_USED:
+        return getattr(import_module(_LOADED_WHEN_USED[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -21,7 +21,7 @@ from alphapulse.history import (
 )
 from alphapulse.log import get_logger
 from alphapulse.model import Gap, Overrun, RecordType, StateChange, Trade
-from alphapulse.shm import Batch, RawRecord, RingReader
+from alphapulse.shm import Batch, RawRecord, RingReader, bits_of
 from alphapulse.store.kept_books import KeptBooks
 
 READ_RECORDS = 1024
@@ -64,7 +64,7 @@ class Taking:
         self._most = settings.buffer_size
         self._read_ns = min(settings.batch_timeout_ms * 1_000_000, READ_NS)
         self._books = KeptBooks(venue, settings.book_interval_seconds, settings.book_levels)
-        self._wanted = _types(RecordType.GAP, RecordType.STATE, *self._books.types)
+        self._wanted = bits_of(RecordType.GAP, RecordType.STATE, *self._books.types)
         self._seen_ns = heard_ns
         self._lost: int | None = None
         self._overruns = metrics.RING_OVERRUNS.bind(service="store", exchange=venue)
@@ -101,7 +101,7 @@ class Taking:
         if len(rows) == len(batch) or len(rows) == batch.count_type(RecordType.TRADE, 0):
             collected.trades += rows
         else:
-            self._take_records(batch, _types(RecordType.TRADE), collected)
+            self._take_records(batch, bits_of(RecordType.TRADE), collected)
         if len(rows) < len(batch):
             self._take_records(batch, self._wanted, collected)
         received_ns = batch.received_ns
@@ -163,8 +163,3 @@ class Taking:
         elif isinstance(event, StateChange):
             collected.states.append(state_row(event))
             self._books.tell(event.symbol, event.state)
-
-
-def _types(*types: RecordType) -> int:
-    """As `Batch.of_types` takes them."""
-    return sum(1 << kind for kind in types)
